@@ -1,0 +1,77 @@
+"""Launcher of combine_kernel."""
+
+from __future__ import annotations
+
+import torch
+
+from ..arguments import FLOATS, check_permutation, check_tensor
+from ..launch import cdiv, launch, next_power_of_two, require_runnable, row_operand, strides
+from .combine_kernel import combine_kernel
+from .permute import Permutation
+
+_ELEMENTS = 2048  # tokens times columns of one program
+_COLUMNS = 512
+
+
+def combine(
+    y: torch.Tensor, weights: torch.Tensor, permutation: Permutation, addend: torch.Tensor | None = None
+) -> torch.Tensor:
+    """out[t] = sum over j = 0 .. k-1, in that order, of weights[t, j] * y[inverse[t * k + j]], plus addend[t].
+
+    y (M, H) float32, float16 or bfloat16, in sorted order; weights (T, k) float32; addend (T, H) of y's dtype (a shared
+    expert's output). Any strides. Returns out (T, H) of y's dtype, contiguous: summed in float32, rounded once. Rows
+    whose position is offsets[E] or beyond (dropped ids) contribute nothing: neither their y nor their weight is read.
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or device or a permutation made for other
+    sizes, RuntimeError for CPU tensors without Triton's interpreter.
+    """
+    check_tensor("y", y, [("rows", None), ("hidden", None)], FLOATS)
+    checked = check_permutation(permutation, y, rows=y.shape[0])
+    tokens, rest = divmod(y.shape[0], checked.top_k)
+    if rest:
+        raise ValueError(f"y must have a multiple of top_k={checked.top_k} rows, got {y.shape[0]}")
+    check_tensor("weights", weights, [("tokens", tokens), ("top_k", checked.top_k)], (torch.float32,), y)
+    if addend is not None:
+        check_tensor("addend", addend, [("tokens", tokens), ("hidden", y.shape[1])], (y.dtype,), y)
+    require_runnable(combine_kernel, y.device)
+    return run_combine(y, weights, permutation, addend)
+
+
+def run_combine(
+    y: torch.Tensor, weights: torch.Tensor, permutation: Permutation, addend: torch.Tensor | None
+) -> torch.Tensor:
+    """combine, of checked arguments."""
+    tokens, hidden = weights.shape[0], y.shape[1]
+    out = torch.empty((tokens, hidden), dtype=y.dtype, device=y.device)
+    columns = min(_COLUMNS, next_power_of_two(hidden))
+    block = min(8, _ELEMENTS // columns)
+    y_unit, y_vec, y_row, y_column = row_operand(y)
+    addend_unit, addend_vec, addend_row, addend_column = (True, 1, 0, 0) if addend is None else row_operand(addend)
+    launch(
+        combine_kernel,
+        cdiv(tokens, block) * cdiv(hidden, columns),
+        y.device,
+        y,
+        weights,
+        permutation.inverse,
+        permutation.offsets,
+        addend,
+        out,
+        tokens,
+        hidden,
+        permutation.top_k,
+        permutation.num_experts,
+        y_row,
+        y_column,
+        *strides(weights),
+        addend_row,
+        addend_column,
+        Y_UNIT=y_unit,
+        Y_VEC=y_vec,
+        ADDEND_UNIT=addend_unit,
+        ADDEND_VEC=addend_vec,
+        TOKENS=block,
+        COLUMNS=columns,
+        num_warps=4,
+    )
+    return out

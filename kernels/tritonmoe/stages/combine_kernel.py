@@ -1,0 +1,66 @@
+"""combine: weighted sum of each token's expert outputs, in a fixed order, float32, rounded once."""
+
+import triton
+import triton.language as tl
+
+from .matmul_kernel import element_stride
+
+
+@triton.jit(
+    do_not_specialize=[
+        "tokens", "top_k", "num_experts", "y_row", "y_column", "weight_row", "weight_column", "addend_row",
+        "addend_column",
+    ]
+)  # fmt: skip
+def combine_kernel(
+    y,
+    weights,
+    inverse,
+    offsets,
+    addend,
+    out,
+    tokens,
+    hidden,
+    top_k,
+    num_experts,
+    y_row,
+    y_column,
+    weight_row,
+    weight_column,
+    addend_row,
+    addend_column,
+    Y_UNIT: tl.constexpr,
+    Y_VEC: tl.constexpr,
+    ADDEND_UNIT: tl.constexpr,
+    ADDEND_VEC: tl.constexpr,
+    TOKENS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    num_columns = tl.cdiv(hidden, COLUMNS)
+    program = tl.program_id(0)
+    token = (program // num_columns).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    column = (program % num_columns) * COLUMNS + tl.arange(0, COLUMNS)
+    token_inside = token < tokens
+    column_inside = column < hidden
+    kept = tl.load(offsets + num_experts)
+    y_row_stride = element_stride(y_row, False, Y_VEC)
+    y_columns = tl.cast(column, tl.int64)[None, :] * element_stride(y_column, Y_UNIT, Y_VEC)
+
+    total = tl.zeros((TOKENS, COLUMNS), dtype=tl.float32)
+    for slot in range(top_k):
+        position = tl.load(inverse + token * top_k + slot, mask=token_inside, other=kept)
+        # A dropped row was never computed: neither its output nor its weight may be looked at.
+        present = position < kept
+        weight = tl.load(
+            weights + token * weight_row + tl.cast(slot, tl.int64) * weight_column, mask=present, other=0.0
+        )
+        mask = present[:, None] & column_inside[None, :]
+        value = tl.load(y + tl.cast(position, tl.int64)[:, None] * y_row_stride + y_columns, mask=mask, other=0.0)
+        total += weight[:, None] * value.to(tl.float32)
+
+    inside = token_inside[:, None] & column_inside[None, :]
+    if addend is not None:
+        columns = tl.cast(column, tl.int64)[None, :] * element_stride(addend_column, ADDEND_UNIT, ADDEND_VEC)
+        pointers = addend + token[:, None] * element_stride(addend_row, False, ADDEND_VEC) + columns
+        total += tl.load(pointers, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token[:, None] * hidden + column[None, :], total.to(out.dtype.element_ty), mask=inside)

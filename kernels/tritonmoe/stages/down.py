@@ -1,0 +1,108 @@
+"""Launcher of down_kernel."""
+
+from __future__ import annotations
+
+import torch
+
+from ..arguments import FLOATS, check_down, check_permutation, check_precision, check_tensor, check_tile
+from ..launch import (
+    cdiv,
+    launch,
+    require_runnable,
+    row_operand,
+    shared_memory_limit,
+    strides,
+    unit_dimension,
+    vector_width,
+    weight_unit_index,
+)
+from ..tiles import Tile, choose
+from .down_kernel import down_kernel
+from .permute import Permutation
+from .schedule import Schedule, make_schedule
+
+
+def down(
+    h: torch.Tensor,
+    permutation: Permutation,
+    w_down: torch.Tensor,
+    down_bias: torch.Tensor | None = None,
+    *,
+    input_precision: str = "ieee",
+    tile: Tile | None = None,
+) -> torch.Tensor:
+    """y = h_e @ w_down[e].T + down_bias[e] for the sorted rows h_e of each expert e.
+
+    h (M, F) float32, float16 or bfloat16, in sorted order; w_down (E, H, F) of h's dtype; down_bias (E, H) float32,
+    float16 or bfloat16. Any strides. Returns y (M, H) of h's dtype, contiguous, in sorted order, accumulated in float32
+    and rounded once. Rows at or beyond offsets[E] are neither read nor written: there y is unspecified.
+    tile overrides the table's choice (tritonmoe.Tile).
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
+    for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
+    """
+    check_tensor("h", h, [("rows", None), ("ffn", None)], FLOATS)
+    checked = check_permutation(permutation, h, rows=h.shape[0])
+    check_down(h, checked.num_experts, h.shape[1], None, w_down, down_bias)
+    check_precision(input_precision)
+    check_tile(tile)
+    require_runnable(down_kernel, h.device)
+    tile = tile or down_tile(h, permutation)
+    schedule = make_schedule(permutation, tile.block_m)
+    return run_down(h, schedule, permutation, w_down, down_bias, input_precision, tile)
+
+
+def down_tile(h: torch.Tensor, permutation: Permutation) -> Tile:
+    """h is any tensor of the dtype and device of the product."""
+    rows = cdiv(permutation.order.shape[0], permutation.num_experts)
+    return choose("down", h.element_size(), rows, shared_memory_limit(down_kernel, h.device))
+
+
+def run_down(
+    h: torch.Tensor,
+    schedule: Schedule,
+    permutation: Permutation,
+    w_down: torch.Tensor,
+    down_bias: torch.Tensor | None,
+    input_precision: str,
+    tile: Tile,
+) -> torch.Tensor:
+    """down, of checked arguments, over a schedule of the tile's height."""
+    rows, ffn = h.shape
+    hidden = w_down.shape[1]
+    y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
+    h_unit, h_vec, h_row, h_column = row_operand(h)
+    w_vec = vector_width((w_down, weight_unit_index(w_down)))
+    launch(
+        down_kernel,
+        schedule.num_tiles * cdiv(hidden, tile.block_n),
+        h.device,
+        h,
+        permutation.offsets,
+        schedule.tile_expert,
+        schedule.tile_start,
+        w_down,
+        down_bias,
+        y,
+        schedule.num_tiles,
+        ffn,
+        hidden,
+        h_row,
+        h_column,
+        *(step // w_vec for step in strides(w_down)),
+        *((0, 0) if down_bias is None else strides(down_bias)),
+        H_UNIT=h_unit,
+        H_VEC=h_vec,
+        W_UNIT=unit_dimension(w_down),
+        W_VEC=w_vec,
+        MASK_N=hidden % tile.block_n != 0,
+        MASK_K=ffn % tile.block_k != 0,
+        INPUT_PRECISION=input_precision if h.dtype == torch.float32 else "ieee",
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        GROUP=tile.group_m,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return y

@@ -1,0 +1,129 @@
+"""Launcher of gate_up_kernel."""
+
+from __future__ import annotations
+
+import torch
+
+from ..arguments import check_activation, check_gate_up, check_permutation, check_precision, check_tile, check_tokens
+from ..launch import (
+    cdiv,
+    launch,
+    require_runnable,
+    row_operand,
+    shared_memory_limit,
+    strides,
+    unit_dimension,
+    vector_width,
+    weight_unit_index,
+)
+from ..rules import Activation
+from ..tiles import Tile, choose
+from .gate_up_kernel import gate_up_kernel
+from .permute import Permutation
+from .schedule import Schedule, make_schedule
+
+
+def gate_up(
+    x: torch.Tensor,
+    permutation: Permutation,
+    w_gate: torch.Tensor,
+    w_up: torch.Tensor,
+    activation: Activation,
+    gate_bias: torch.Tensor | None = None,
+    up_bias: torch.Tensor | None = None,
+    *,
+    input_precision: str = "ieee",
+    tile: Tile | None = None,
+) -> torch.Tensor:
+    """h = activation(x_e @ w_gate[e].T + gate_bias[e], x_e @ w_up[e].T + up_bias[e]) for the rows x_e of each expert e.
+
+    x (T, H) float32, float16 or bfloat16; w_gate and w_up (E, F, H) of x's dtype; gate_bias and up_bias (E, F) float32,
+    float16 or bfloat16, each optional. Any strides: halves of a packed weight and transposed weights are not copied.
+    Returns h (M, F) of x's dtype, contiguous, in sorted order (M = T * top_k). Products, biases and activation
+    (tritonmoe.Activation has the formulas) are float32, rounded once to x's dtype. Rows at or beyond offsets[E], whose
+    expert id was out of range, are unspecified.
+    tile overrides the table's choice (tritonmoe.Tile).
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
+    for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
+    """
+    tokens, _ = check_tokens(x)
+    checked = check_permutation(permutation, x, tokens=tokens)
+    check_gate_up(x, checked.num_experts, w_gate, w_up, gate_bias, up_bias)
+    check_activation(activation)
+    check_precision(input_precision)
+    check_tile(tile)
+    require_runnable(gate_up_kernel, x.device)
+    tile = tile or gate_up_tile(x, permutation)
+    schedule = make_schedule(permutation, tile.block_m)
+    return run_gate_up(
+        x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile
+    )  # fmt: skip
+
+
+def gate_up_tile(x: torch.Tensor, permutation: Permutation) -> Tile:
+    rows = cdiv(permutation.order.shape[0], permutation.num_experts)
+    return choose("gate_up", x.element_size(), rows, shared_memory_limit(gate_up_kernel, x.device))
+
+
+def run_gate_up(
+    x: torch.Tensor,
+    permutation: Permutation,
+    schedule: Schedule,
+    w_gate: torch.Tensor,
+    w_up: torch.Tensor,
+    activation: Activation,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    input_precision: str,
+    tile: Tile,
+) -> torch.Tensor:
+    """gate_up, of checked arguments, over a schedule of the tile's height."""
+    hidden = x.shape[1]
+    ffn = w_gate.shape[1]
+    h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
+    x_unit, x_vec, x_row, x_column = row_operand(x)
+    w_vec = vector_width((w_gate, weight_unit_index(w_gate)), (w_up, weight_unit_index(w_up)))
+    launch(
+        gate_up_kernel,
+        schedule.num_tiles * cdiv(ffn, tile.block_n),
+        x.device,
+        x,
+        permutation.order,
+        permutation.offsets,
+        schedule.tile_expert,
+        schedule.tile_start,
+        w_gate,
+        w_up,
+        gate_bias,
+        up_bias,
+        h,
+        schedule.num_tiles,
+        hidden,
+        ffn,
+        permutation.top_k,
+        x_row,
+        x_column,
+        *(step // w_vec for step in strides(w_gate)),
+        *(step // w_vec for step in strides(w_up)),
+        *((0, 0) if gate_bias is None else strides(gate_bias)),
+        *((0, 0) if up_bias is None else strides(up_bias)),
+        float(activation.alpha),
+        float(activation.limit),
+        ACTIVATION=activation.kind,
+        X_UNIT=x_unit,
+        X_VEC=x_vec,
+        GATE_UNIT=unit_dimension(w_gate),
+        UP_UNIT=unit_dimension(w_up),
+        W_VEC=w_vec,
+        MASK_N=ffn % tile.block_n != 0,
+        MASK_K=hidden % tile.block_k != 0,
+        INPUT_PRECISION=input_precision if x.dtype == torch.float32 else "ieee",
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        GROUP=tile.group_m,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return h

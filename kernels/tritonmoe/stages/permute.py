@@ -1,0 +1,95 @@
+"""Launcher of the permute kernels: routed rows sorted by expert, stable, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..arguments import IDS, MAX_EXPERTS, check_int, check_rows, check_tensor
+from ..launch import cdiv, launch, next_power_of_two, require_runnable, strides
+from .permute_kernel import count_kernel, scan_kernel, scatter_kernel
+
+_ROWS = 128  # rows of a block: its triangular comparison has the square of this many elements
+_BUCKETS = 64  # buckets compared with a block's rows at a time
+_SCAN_BUCKETS, _SCAN_BLOCKS = 16, 256
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """Where each routed row r = token * top_k + slot went when rows were sorted by expert. M = tokens * top_k.
+
+    order (M,) int32: the routed row at a sorted position. inverse (M,) int32: the position of a routed row.
+    offsets (E + 1,) int32: expert e holds positions offsets[e] to offsets[e + 1]; rows whose id was outside [0, E) lie
+    at offsets[E] and beyond. All three are contiguous.
+    """
+
+    order: torch.Tensor
+    inverse: torch.Tensor
+    offsets: torch.Tensor
+    top_k: int
+    num_experts: int
+
+
+def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
+    """Sorts routed rows by expert; rows of one expert keep their order.
+
+    ids (T, k) int32 or int64, any strides; T may be 0, k is between 1 and 1024, T * k below 2**31. Ids outside [0, E)
+    are dropped: they sort behind every expert, in their order. num_experts: 1 to 1024. A counting sort without atomics
+    and without a word to the host: the same bits on every run and every device.
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or range, RuntimeError for CPU tensors
+    without Triton's interpreter.
+    """
+    check_tensor("ids", ids, [("tokens", None), ("top_k", None)], IDS)
+    check_int("num_experts", num_experts, 1, MAX_EXPERTS)
+    check_int("top_k (the columns of ids)", ids.shape[1], 1, MAX_EXPERTS)
+    check_rows(*ids.shape)
+    require_runnable(count_kernel, ids.device)
+    return run_permute(ids, num_experts)
+
+
+def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
+    """permute, of checked arguments."""
+    device = ids.device
+    tokens, top_k = ids.shape
+    rows = tokens * top_k
+    order = torch.empty((rows,), dtype=torch.int32, device=device)
+    inverse = torch.empty((rows,), dtype=torch.int32, device=device)
+    if rows == 0:
+        # Nothing is launched that could write them, and the offsets of no rows are zeros.
+        offsets = torch.zeros((num_experts + 1,), dtype=torch.int32, device=device)
+        return Permutation(order, inverse, offsets, top_k, num_experts)
+    offsets = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
+    num_blocks = cdiv(rows, _ROWS)
+    counts = torch.empty((num_experts + 1, num_blocks), dtype=torch.int32, device=device)
+    totals = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
+    sizes = (rows, num_blocks, top_k, num_experts, *strides(ids))
+    blocks = {"ROWS": _ROWS, "BUCKETS": min(_BUCKETS, next_power_of_two(num_experts + 1)), "num_warps": 4}
+    launch(count_kernel, num_blocks, device, ids, counts, *sizes, **blocks)
+    launch(
+        scan_kernel,
+        cdiv(num_experts + 1, _SCAN_BUCKETS),
+        device,
+        counts,
+        totals,
+        num_blocks,
+        num_experts,
+        BLOCKS=_SCAN_BLOCKS,
+        BUCKETS=_SCAN_BUCKETS,
+        num_warps=4,
+    )
+    # counts now holds, for each bucket, the rows of it in earlier blocks.
+    launch(scatter_kernel, num_blocks, device, ids, counts, totals, order, inverse, offsets, *sizes, **blocks)
+    return Permutation(order, inverse, offsets, top_k, num_experts)
+
+
+def identity_permutation(tokens: int, device: torch.device) -> Permutation:
+    """Every token to the one expert there is (the shared expert). tokens is at least 1.
+
+    The only fills of the package besides the offsets of an empty permutation: torch.arange writes every element, so
+    nothing is read that was not written.
+    """
+    rows = torch.arange(tokens, dtype=torch.int32, device=device)
+    bounds = torch.arange(0, tokens + 1, tokens, dtype=torch.int32, device=device)  # [0, tokens]
+    return Permutation(rows, rows, bounds, 1, 1)

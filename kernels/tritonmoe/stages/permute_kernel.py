@@ -1,0 +1,102 @@
+"""permute: a stable counting sort of routed rows by expert, in three kernels without atomics.
+
+Bucket e < E holds expert e; bucket E holds dropped rows (ids outside [0, E)). Rows are cut into blocks of ROWS.
+count: histogram of each block.  scan: for each bucket an exclusive sum over blocks, and its total.
+scatter: position = rows of smaller buckets + rows of this bucket in earlier blocks + equal rows earlier in the block.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column):
+    token = (row // top_k).to(tl.int64)
+    slot = (row % top_k).to(tl.int64)
+    expert = tl.load(ids + token * ids_row + slot * ids_column, mask=inside, other=-1)
+    # Compared at the width of the ids: a 64-bit id must not wrap into range.
+    legal = (expert >= 0) & (expert < num_experts)
+    return tl.where(legal, expert.to(tl.int32), num_experts)
+
+
+@triton.jit(do_not_specialize=["rows", "num_blocks", "top_k", "num_experts", "ids_row", "ids_column"])
+def count_kernel(
+    ids,
+    counts,
+    rows,
+    num_blocks,
+    top_k,
+    num_experts,
+    ids_row,
+    ids_column,
+    ROWS: tl.constexpr,
+    BUCKETS: tl.constexpr,
+):
+    block = tl.program_id(0).to(tl.int64)
+    row = block * ROWS + tl.arange(0, ROWS)
+    inside = row < rows
+    bucket_of = load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column)
+    # Lanes behind the last row belong to no bucket, not even to the one for dropped rows.
+    bucket_of = tl.where(inside, bucket_of, -1)
+    for start in range(0, num_experts + 1, BUCKETS):
+        bucket = start + tl.arange(0, BUCKETS)
+        hits = tl.sum((bucket_of[:, None] == bucket[None, :]).to(tl.int32), axis=0)
+        tl.store(counts + bucket.to(tl.int64) * num_blocks + block, hits, mask=bucket <= num_experts)
+
+
+@triton.jit(do_not_specialize=["num_blocks", "num_experts"])
+def scan_kernel(counts, totals, num_blocks, num_experts, BLOCKS: tl.constexpr, BUCKETS: tl.constexpr):
+    bucket = tl.program_id(0) * BUCKETS + tl.arange(0, BUCKETS)
+    exists = bucket <= num_experts
+    total = tl.zeros((BUCKETS,), dtype=tl.int32)
+    for start in range(0, num_blocks, BLOCKS):
+        block = start + tl.arange(0, BLOCKS)
+        pointers = counts + bucket.to(tl.int64)[:, None] * num_blocks + block[None, :]
+        mask = exists[:, None] & (block < num_blocks)[None, :]
+        count = tl.load(pointers, mask=mask, other=0)
+        tl.store(pointers, total[:, None] + tl.cumsum(count, axis=1) - count, mask=mask)
+        total += tl.sum(count, axis=1)
+    tl.store(totals + bucket, total, mask=exists)
+
+
+@triton.jit(do_not_specialize=["rows", "num_blocks", "top_k", "num_experts", "ids_row", "ids_column"])
+def scatter_kernel(
+    ids,
+    prefixes,
+    totals,
+    order,
+    inverse,
+    offsets,
+    rows,
+    num_blocks,
+    top_k,
+    num_experts,
+    ids_row,
+    ids_column,
+    ROWS: tl.constexpr,
+    BUCKETS: tl.constexpr,
+):
+    block = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, ROWS)
+    row = block * ROWS + lane
+    inside = row < rows
+    bucket_of = load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column)
+    position = tl.load(prefixes + bucket_of.to(tl.int64) * num_blocks + block, mask=inside, other=0)
+    carry = tl.zeros((1,), dtype=tl.int32)
+    for start in range(0, num_experts + 1, BUCKETS):
+        bucket = start + tl.arange(0, BUCKETS)
+        exists = bucket <= num_experts
+        total = tl.load(totals + bucket, mask=exists, other=0)
+        smaller = bucket[None, :] < bucket_of[:, None]
+        position += tl.sum(tl.where(smaller, total[None, :], 0), axis=1)
+        # One program of the grid publishes the segment bounds; bucket E's bound is the number of rows kept.
+        tl.store(offsets + bucket, carry + tl.cumsum(total, axis=0) - total, mask=exists & (block == 0))
+        carry += tl.sum(total, axis=0)
+    # The same ids once more, laid along the other axis. Lanes behind the last row come last, so they count for nobody.
+    other = tl.arange(0, ROWS)
+    other_row = block * ROWS + other
+    other_bucket = load_buckets(ids, other_row, other_row < rows, top_k, num_experts, ids_row, ids_column)
+    equal_before = (other_bucket[None, :] == bucket_of[:, None]) & (other[None, :] < lane[:, None])
+    position += tl.sum(equal_before.to(tl.int32), axis=1)
+    tl.store(inverse + row, position, mask=inside)
+    tl.store(order + position, row.to(tl.int32), mask=inside)

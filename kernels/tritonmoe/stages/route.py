@@ -1,0 +1,182 @@
+"""Launchers of the router: logits, selection of experts, weights."""
+
+from __future__ import annotations
+
+import torch
+
+from ..arguments import MAX_EXPERTS, check_router, check_selection, check_tensor, check_tokens
+from ..launch import (
+    cdiv,
+    launch,
+    next_power_of_two,
+    require_runnable,
+    row_operand,
+    shared_memory_limit,
+    strides,
+    unit_dimension,
+    vector_width,
+    weight_unit_index,
+)
+from ..rules import RouterRule
+from ..tiles import choose
+from .route_kernel import logits_kernel, select_kernel
+
+_SELECT_ELEMENTS = 2048  # tokens times padded experts of one program
+_SELECT_TOKENS = 64
+
+
+def router_logits(
+    x: torch.Tensor,
+    router_weight: torch.Tensor,
+    logit_bias: torch.Tensor | None = None,
+    *,
+    input_precision: str = "ieee",
+) -> torch.Tensor:
+    """logits = x @ router_weight.T + logit_bias, accumulated and returned in float32: (T, E), contiguous.
+
+    x (T, H) float32, float16 or bfloat16; router_weight (E, H) of x's dtype or float32 (x then widens exactly and the
+    product is a float32 one at input_precision); logit_bias (E) float32, float16 or bfloat16. Any strides. E <= 1024.
+    input_precision "ieee" or "tf32" concerns float32 products only; "tf32" needs a device that has it.
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device, RuntimeError for CPU
+    tensors without Triton's interpreter.
+    """
+    check_tokens(x)
+    check_router(x, router_weight, logit_bias, input_precision)
+    require_runnable(logits_kernel, x.device)
+    return run_router_logits(x, router_weight, logit_bias, input_precision)
+
+
+def select_experts(
+    logits: torch.Tensor,
+    top_k: int,
+    rule: RouterRule,
+    selection_bias: torch.Tensor | None = None,
+    expert_scale: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids (T, k) int32 and weights (T, k) float32, best expert first, from logits (T, E) float32 (any strides).
+
+    rule: tritonmoe.RouterRule, which has the formulas. selection_bias (E) is added to the scores for the choice alone
+    (DeepSeek-V3); expert_scale (E) multiplies the weight of each expert (Gemma 4); both float32, float16 or bfloat16.
+    Exact ties go to the lowest id. Ids are distinct and inside [0, E) whatever the logits hold: a token with a NaN or
+    +Inf logit, a NaN selection value, or only -Inf logits under a softmax rule gets k weights of NaN; other -Inf logits
+    have score 0 and rank behind the finite ones; no other token is touched.
+
+    Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range, device or combination (k > E,
+    n_group that does not divide E, fewer than k experts in topk_group groups), RuntimeError for CPU tensors without
+    Triton's interpreter.
+    """
+    check_tensor("logits", logits, [("tokens", None), ("num_experts", None)], (torch.float32,))
+    check_selection(top_k, rule, logits.shape[1], selection_bias, expert_scale, logits)
+    require_runnable(select_kernel, logits.device)
+    return run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
+
+
+def route(
+    x: torch.Tensor,
+    router_weight: torch.Tensor,
+    top_k: int,
+    rule: RouterRule,
+    logit_bias: torch.Tensor | None = None,
+    selection_bias: torch.Tensor | None = None,
+    expert_scale: torch.Tensor | None = None,
+    input_precision: str = "ieee",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids (T, k) int32 and weights (T, k) float32: select_experts of router_logits; shapes, dtypes, errors as there.
+
+    Non-finite logits follow the policy that select_experts states: NaN weights for the token concerned, ids distinct
+    and inside [0, E), no other token touched.
+    """
+    check_tokens(x)
+    experts = check_router(x, router_weight, logit_bias, input_precision)
+    check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
+    require_runnable(logits_kernel, x.device)
+    logits = run_router_logits(x, router_weight, logit_bias, input_precision)
+    return run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
+
+
+def run_router_logits(
+    x: torch.Tensor, router_weight: torch.Tensor, logit_bias: torch.Tensor | None, input_precision: str
+) -> torch.Tensor:
+    """router_logits, of checked arguments."""
+    tokens, hidden = x.shape
+    experts = router_weight.shape[0]
+    itemsize = router_weight.element_size()
+    tile = choose("router", itemsize, tokens, shared_memory_limit(logits_kernel, x.device))
+    logits = torch.empty((tokens, experts), dtype=torch.float32, device=x.device)
+    x_unit, x_vec, x_row, x_column = row_operand(x)
+    w_vec = vector_width((router_weight, weight_unit_index(router_weight)))
+    w_n, w_k = (step // w_vec for step in strides(router_weight))
+    launch(
+        logits_kernel,
+        cdiv(tokens, tile.block_m) * cdiv(experts, tile.block_n),
+        x.device,
+        x,
+        router_weight,
+        logit_bias,
+        logits,
+        tokens,
+        hidden,
+        experts,
+        x_row,
+        x_column,
+        w_n,
+        w_k,
+        0 if logit_bias is None else logit_bias.stride(0),
+        X_UNIT=x_unit,
+        X_VEC=x_vec,
+        W_UNIT=unit_dimension(router_weight),
+        W_VEC=w_vec,
+        MASK_N=experts % tile.block_n != 0,
+        MASK_K=hidden % tile.block_k != 0,
+        INPUT_PRECISION=input_precision if router_weight.dtype == torch.float32 else "ieee",
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return logits
+
+
+def run_select_experts(
+    logits: torch.Tensor,
+    top_k: int,
+    rule: RouterRule,
+    selection_bias: torch.Tensor | None,
+    expert_scale: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """select_experts, of checked arguments."""
+    tokens, experts = logits.shape
+    assert experts <= MAX_EXPERTS
+    ids = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
+    weights = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
+    padded = next_power_of_two(experts)
+    block = min(_SELECT_TOKENS, _SELECT_ELEMENTS // padded)
+    launch(
+        select_kernel,
+        cdiv(tokens, block),
+        logits.device,
+        logits,
+        selection_bias,
+        expert_scale,
+        ids,
+        weights,
+        tokens,
+        experts,
+        top_k,
+        rule.n_group,
+        rule.topk_group,
+        *strides(logits),
+        0 if selection_bias is None else selection_bias.stride(0),
+        0 if expert_scale is None else expert_scale.stride(0),
+        float(rule.scaling_factor),
+        SCORING=rule.scoring,
+        RENORMALIZE=rule.renormalize,
+        GROUPED=rule.n_group > 1,
+        TOP2=rule.group_score == "top2",
+        TOKENS=block,
+        EXPERTS=padded,
+        num_warps=4,
+    )
+    return ids, weights
