@@ -1,0 +1,99 @@
+"""Backends: where an implementation runs. cpu (Triton's interpreter), cuda, rocm. A missing one is never skipped."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+NAMES = ("cpu", "cuda", "rocm")
+
+
+class BackendMissing(RuntimeError):
+    """The asked backend is not on this machine; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend that is present. `device` is a torch device string."""
+
+    name: str
+    device: str
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.name != "cpu"
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.is_gpu:
+            torch.cuda.synchronize()
+
+    def release_memory(self) -> None:
+        """Give cached device memory back, for the other workers of the device."""
+        if self.is_gpu:
+            torch.cuda.empty_cache()
+
+
+def resolve(name: str) -> Backend:
+    """The backend called `name`, or with "auto" the accelerator that is there, else the CPU.
+
+    Raises BackendMissing when the asked device is absent, and ValueError for an unknown name.
+    """
+    if name not in (*NAMES, "auto"):
+        raise ValueError(f"backend must be one of {(*NAMES, 'auto')}, got {name!r}")
+    present = _accelerator()
+    if name == "auto":
+        name = present or "cpu"
+    if name == "cpu":
+        return Backend("cpu", "cpu")
+    if present != name:
+        build = f"torch {torch.__version__}"
+        found = f"a {present} device" if present else "no accelerator"
+        raise BackendMissing(f"backend {name} was asked for, but {build} sees {found} on this machine")
+    return Backend(name, "cuda")  # ROCm's torch names its devices "cuda" too
+
+
+def _accelerator() -> str | None:
+    if not torch.cuda.is_available():
+        return None
+    return "rocm" if torch.version.hip else "cuda"
+
+
+def triton_environment(backend: str) -> dict[str, str]:
+    """TRITON_INTERPRET for a backend's processes, set explicitly so that a shell's own value never leaks in."""
+    return {"TRITON_INTERPRET": "1" if backend == "cpu" else "0"}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def describe(backend: Backend) -> dict[str, object]:
+    """Device and versions, as plain data for a Record."""
+    packages = ("torch", "triton", "triton-rocm", "pytorch-triton-rocm", "numpy", "hypothesis", "pytest")
+    facts: dict[str, object] = {
+        "backend": backend.name,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: found for name in packages if (found := _installed(name))},
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+    }
+    if backend.is_gpu:
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        facts["device"] = properties.name
+        facts["architecture"] = getattr(properties, "gcnArchName", f"sm_{properties.major}{properties.minor}")
+        facts["memory_bytes"] = properties.total_memory
+        facts["devices"] = torch.cuda.device_count()
+    else:
+        facts["device"] = f"{platform.processor() or platform.machine()}, Triton interpreter"
+        facts["architecture"] = platform.machine()
+        facts["cores"] = os.cpu_count()
+    return facts

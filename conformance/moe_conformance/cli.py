@@ -1,0 +1,202 @@
+"""The command line `moe-conformance`.
+
+Exit codes: 0 everything asked for ran and passed; 1 a requirement is not met, or the run is incomplete (coverage,
+floor of executed problems, a worker lost); 2 the call is wrong or the asked backend is missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from . import interpreter
+from .backends import NAMES, Backend, BackendMissing, describe, resolve, triton_environment
+from .contract import requirements
+from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
+from .plan import RunOptions
+from .problem import Problem
+from .profiles import PROFILE_NAMES
+from .registry import all_properties
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+implementation_option = click.option(
+    "--implementation", default="tritonmoe", show_default=True, metavar="NAME|module:factory", help="what is judged"
+)
+backend_option = click.option(
+    "--backend", default="auto", show_default=True, type=click.Choice([*NAMES, "auto"]), help="where it runs"
+)
+
+
+def _console() -> Console:
+    # Outside a terminal lines are not cut at 80 columns: logs are searched, and problems are long.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _prepared(backend_name: str, implementation_name: str) -> tuple[Backend, Implementation]:
+    """Backend and implementation, or a clean exit with code 2."""
+    try:
+        backend = resolve(backend_name)
+        # Before Triton is imported: kernels become interpreted or compiled functions at import.
+        os.environ.update(triton_environment(backend.name))
+        sys.path.insert(0, os.getcwd())  # module:factory names are looked up where the user stands
+        implementation = load(implementation_name)
+    except (BackendMissing, UnknownImplementation, ImportError, TypeError) as error:
+        raise click.UsageError(str(error)) from error
+    if backend.name not in implementation.declaration.backends:
+        raise click.UsageError(f"{implementation_name} does not run on {backend.name}")
+    return backend, implementation
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
+@click.version_option(package_name="tritonmoe-conformance")
+def main() -> None:
+    pass
+
+
+@main.command()
+@implementation_option
+@backend_option
+@click.option("--profile", "profile_name", default="gate", show_default=True, type=click.Choice(PROFILE_NAMES))
+@click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="only this stage; may be repeated")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="write the Record here")
+@click.option("--seed", type=int, help="seed of the drawn problems [default: 0; nightly: a new one]")
+@click.option("--problems", type=click.IntRange(min=1), help="total number of problems, instead of the profile's")
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="worker processes [default: one a core]")
+def run(
+    implementation: str,
+    backend: str,
+    profile_name: str,
+    stages: tuple[str, ...],
+    record: Path | None,
+    seed: int | None,
+    problems: int | None,
+    workers: int,
+) -> None:
+    """Judge an implementation against the contract."""
+    from . import report
+    from .profiles import profile
+    from .run import execute, make_plan
+
+    found, made = _prepared(backend, implementation)
+    console = _console()
+    problems_with_interpreter = _interpreter_problems(made, found)
+    if problems_with_interpreter:
+        raise click.UsageError("; ".join(problems_with_interpreter))
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little") if profile(profile_name, found).random else 0
+    options = RunOptions(implementation, found.name, profile_name, stages, seed, problems)
+    directory = Path(".moe-conformance").resolve() / f"run-{os.getpid()}"
+    plan = make_plan(options, found, made, workers, directory)
+    if not plan.items:
+        raise click.UsageError(f"{implementation} has nothing to check in {stages or STAGES} on {found.name}")
+    console.print(
+        f"{implementation} on {found.name}, profile {profile_name}, seed {seed}: about {plan.problems} problems in "
+        f"{len(plan.items)} parts, {plan.workers} workers",
+        highlight=False,
+    )
+    with report.LiveProgress(console, plan.problems) as progress:
+        result = execute(plan, progress)
+    report.print_failures(console, result)
+    report.print_table(console, result)
+    report.print_verdict(console, result)
+    if record is not None:
+        result.write(record)
+        console.print(f"record: {record}", highlight=False)
+    if result.verdict == "passed":
+        shutil.rmtree(plan.directory, ignore_errors=True)
+        sys.exit(0)
+    console.print(f"events and pytest's own output: {plan.directory}", highlight=False, soft_wrap=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _interpreter_problems(implementation: Implementation, backend: Backend) -> list[str]:
+    if backend.name != "cpu" or not implementation.declaration.uses_triton:
+        return []
+    return [f"the interpreter's self-check failed: {text}" for text in interpreter.self_check()]
+
+
+@main.command()
+@implementation_option
+@backend_option
+@click.argument("case")
+def replay(implementation: str, backend: str, case: str) -> None:
+    """Run one problem again. CASE is the JSON of a failure, or a file that holds it."""
+    from .plugin import make_trial
+    from .registry import run_trial
+    from .trial import NonConformance
+
+    try:
+        path = Path(case)
+        text = path.read_text(encoding="utf-8") if not case.lstrip().startswith("{") else case
+        data = json.loads(text)
+        prop = all_properties()[data["property"]]
+        problem = Problem.from_json(data["problem"])
+    except OSError as error:
+        raise click.UsageError(f"CASE is neither JSON nor a readable file: {error}") from error
+    except KeyError as error:
+        raise click.UsageError(f"CASE needs a known property and a problem; not found: {error}") from error
+    except (json.JSONDecodeError, ValidationError, TypeError) as error:
+        raise click.UsageError(f"CASE is not a problem: {error}") from error
+    found, made = _prepared(backend, implementation)
+    if not made.declaration.supports(problem) or not set(prop.stages) <= set(made.declaration.stages):
+        raise click.UsageError(f"{implementation} does not declare support for this problem")
+    trial = make_trial(prop, problem, made, implementation, found)
+    console = _console()
+    try:
+        run_trial(trial, prop.check)
+    except NonConformance as failure:
+        console.print(str(failure), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_FAILED)
+    for verdict in trial.verdicts:
+        line = f"{verdict.requirement}: {verdict.outcome}, worst error/bound {verdict.worst:.3g} {verdict.message}"
+        console.print(line.rstrip(), highlight=False)
+
+
+@main.command()
+@backend_option
+@implementation_option
+def doctor(backend: str, implementation: str) -> None:
+    """Show device, versions and self-checks; exit 2 where the asked backend is missing."""
+    found, made = _prepared(backend, implementation)
+    console = _console()
+    table = Table(show_header=False, title=f"backend {found.name}", title_justify="left")
+    for name, value in describe(found).items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name, shown)
+    for name in NAMES:
+        try:
+            table.add_row(f"backend {name}", f"present ({resolve(name).device})")
+        except BackendMissing as error:
+            table.add_row(f"backend {name}", f"missing: {error}")
+    failures = _interpreter_problems(made, found)
+    if found.name == "cpu" and made.declaration.uses_triton:
+        table.add_row("interpreter", "; ".join(failures) or f"self-check passed; repaired: {interpreter.REPAIR}")
+    console.print(table)
+    sys.exit(EXIT_FAILED if failures else 0)
+
+
+@main.command("list")
+def list_() -> None:
+    """List requirements with the properties that check them, and the shipped implementations."""
+    from .report import print_requirements
+
+    console = _console()
+    print_requirements(console)
+    table = Table("implementation", "", "must pass", title="Implementations", title_justify="left")
+    for name, shipped in SHIPPED.items():
+        table.add_row(name, shipped.summary, "yes" if shipped.conforms else "no")
+    console.print(table)
+    console.print(f"{len(requirements())} requirements, {len(all_properties())} properties", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

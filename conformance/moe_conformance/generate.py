@@ -1,0 +1,316 @@
+"""Problem -> tensors: the same bytes on every platform, torch version and vendor.
+
+Random numbers come from NumPy's Philox counter, as raw 64-bit words that only integer arithmetic touches: NumPy keeps
+raw words stable between versions, which it does not promise for its distributions. Every tensor has its own stream,
+keyed by the problem's seed and the tensor's name, so tensors can be made lazily and in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from .formats import FORMATS
+from .loads import draw_ids, expert_loads
+from .problem import Problem
+
+# Tensors above this many elements repeat one pool of numbers whose length is prime, so that no row, column or expert
+# lines up with the period: drawing the 11 billion weights of a large model on a CPU would take minutes.
+POOL = 2**22 - 3
+
+# Where the "tiny" and "huge" regimes put results, as a power of two: bf16 and fp32 near 1e-30 and 1e9 or more (out of
+# fp16's reach), fp16 at the edge of its subnormal numbers and of overflow.
+TINY = {"fp32": -100, "bf16": -100, "fp16": -14}
+HUGE = {"fp32": 30, "bf16": 30, "fp16": 14}
+
+
+def raw_words(seed: int, name: str, count: int) -> np.ndarray:
+    """`count` uint64 words of the stream (seed, name)."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
+    return np.random.Philox(key=key).random_raw(count)
+
+
+def _gaussian_like(words: np.ndarray) -> np.ndarray:
+    # Sum of four 16-bit uniforms (Irwin-Hall), centred and scaled to unit variance: bell-shaped, bounded by 3.5
+    # sigma, and exact in integers until one final multiplication.
+    parts = words.view(np.uint16).reshape(-1, 4).astype(np.int32).sum(axis=1) - 2 * 65535
+    return parts.astype(np.float64) * (math.sqrt(3.0) / 65536.0)
+
+
+def _sample(words: np.ndarray, regime: str) -> np.ndarray:
+    if regime == "positive":
+        return ((words >> np.uint64(40)).astype(np.float64) + 1.0) * 2.0**-24
+    if regime == "integers":
+        return (words >> np.uint64(33)).astype(np.int64) % 7 - 3.0
+    values = _gaussian_like(words)
+    if regime == "spiky":
+        # One element in 64 is 32 times larger: sums dominated by few terms, as trained activations have.
+        return np.where((words >> np.uint64(58)) == 0, values * 32.0, values)
+    return values
+
+
+def _power_of_two_near(value: float) -> float:
+    return 2.0 ** round(math.log2(value))
+
+
+@dataclass
+class SharedExpertInputs:
+    """The shared expert's weights: w_gate, w_up (Fs,H), w_down (H,Fs), gate (1,H) or None."""
+
+    w_gate: torch.Tensor
+    w_up: torch.Tensor
+    w_down: torch.Tensor
+    gate: torch.Tensor | None
+
+
+@dataclass
+class Inputs:
+    """The tensors of a problem, made on first use. Attributes an implementation reads (dtype = the problem's):
+
+    x (T,H), router_weight (E,H), logit_bias/selection_bias/expert_scale (E) fp32 or None, w_gate and w_up (E,F,H),
+    w_down (E,H,F), gate_bias/up_bias (E,F), down_bias (E,H) or None, shared (SharedExpertInputs or None); and for
+    stages judged alone: ids (T,k) int32, weights (T,k) fp32, h (M,F), y (M,H) rows in expert order, addend (T,H).
+    `overrides` replaces any of them by name (non-finite and bad-input properties use it).
+    """
+
+    problem: Problem
+    device: torch.device
+    whole_forward: bool = False
+    top_k: int | None = None  # the problem's, unless a bad-input property asks for another
+    overrides: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.top_k is None:
+            self.top_k = self.problem.top_k
+        self.__dict__.update(self.overrides)  # where cached_property looks first
+
+    def replaced(self, **overrides: object) -> Inputs:
+        """A copy that shares the tensors made so far, with some replaced; `top_k` may be replaced too."""
+        top_k = overrides.pop("top_k", self.top_k)
+        shared = {k: v for k, v in self.__dict__.items() if k in TENSOR_NAMES}
+        assert isinstance(top_k, int)
+        return Inputs(self.problem, self.device, self.whole_forward, top_k, {**shared, **overrides})
+
+    def made(self) -> dict[str, torch.Tensor]:
+        """The tensors made so far, by name."""
+        found = {k: v for k, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
+        shared = self.__dict__.get("shared")
+        if shared is not None:
+            found |= {f"shared.{k}": v for k, v in vars(shared).items() if v is not None}
+        return found
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _exact(self) -> bool:
+        return self.problem.ties or self.problem.values == "integers"
+
+    def _values(self, name: str, shape: tuple[int, ...], scale: float = 1.0, regime: str | None = None) -> torch.Tensor:
+        """Values in the problem's regime times `scale` (a power of two), rounded to its dtype, contiguous."""
+        dtype = FORMATS[self.problem.dtype].dtype
+        regime = self.problem.values if regime is None else regime
+        count = math.prod(shape)
+        values = _sample(raw_words(self.problem.seed, name, min(count, POOL)), regime) * scale
+        tensor = torch.from_numpy(values).to(dtype).to(self.device)
+        if count > POOL:
+            tensor = tensor.repeat(-(-count // POOL))[:count]
+        tensor = tensor.reshape(shape)
+        if regime == "mixed" and shape[-1]:
+            rows = math.prod(shape[:-1])
+            exponents = (raw_words(self.problem.seed, name + ".rows", rows) >> np.uint64(40)).astype(np.int64) % 13 - 6
+            factors = torch.from_numpy(np.exp2(exponents.astype(np.float64))).to(self.device, dtype)
+            tensor = tensor * factors.reshape(*shape[:-1], 1)
+        return tensor
+
+    def _in_scale(self, fan_in: int) -> float:
+        # Products over `fan_in` terms land near one. "positive" terms do not cancel, so they need 1/fan_in.
+        power = 1.0 if self.problem.values == "positive" else 0.5
+        return _power_of_two_near(float(fan_in) ** -power)
+
+    @property
+    def _range_scale(self) -> float:
+        table = {"tiny": TINY, "huge": HUGE}.get(self.problem.values)
+        return 2.0 ** table[self.problem.dtype] if table else 1.0
+
+    # -- layouts -----------------------------------------------------------------------------------------------------
+
+    def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same values in the problem's memory layout; whatever lies between them in storage is NaN."""
+        layout = self.problem.layout
+        if tensor.numel() == 0 or tensor.dim() < 2:
+            return tensor
+        if layout == "padded":
+            storage = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 7), math.nan)
+            view = storage[..., : tensor.shape[-1]]
+        elif layout == "transposed":
+            view = tensor.new_empty((*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])).transpose(-1, -2)
+        elif layout == "offset":
+            view = tensor.new_full((tensor.numel() + 1,), math.nan)[1:].view(tensor.shape)
+        else:
+            return tensor
+        return view.copy_(tensor)
+
+    # -- forward inputs ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def x(self) -> torch.Tensor:
+        p = self.problem
+        x = self._values("x", (p.tokens, p.hidden), regime="integers" if self._exact else None)
+        if p.values in ("tiny", "huge"):
+            x = self._values("x", (p.tokens, p.hidden), regime="normal")
+        x[:, 0] = 1.0  # constant: the router's column 0 steers the load
+        return self._laid_out(x)
+
+    @cached_property
+    def router_weight(self) -> torch.Tensor:
+        p = self.problem
+        shape = (p.experts, p.hidden)
+        wanted = np.asarray(expert_loads(p), dtype=np.float64)
+        # log2 of the wanted load; experts meant to stay empty sit 24 octaves below the rest.
+        steer = np.log2(np.where(wanted > 0, wanted / wanted.max(), 2.0**-24))
+        if self._exact:
+            weight = self._values("router_weight", shape, regime="integers")
+            column = torch.from_numpy(np.round(steer))
+        else:
+            regime = p.values if p.values not in ("tiny", "huge", "mixed", "spiky") else "normal"
+            weight = self._values("router_weight", shape, self._in_scale(p.hidden), regime)
+            column = torch.from_numpy(steer * math.log(2.0))
+        weight[:, 0] = column.to(weight)
+        if p.ties:
+            # Neighbours in threes share a row: exact ties inside and across the top-k boundary.
+            first = torch.arange(p.experts, device=self.device) // 3 * 3
+            weight = weight[first]
+        return self._laid_out(weight)
+
+    def _expert_vector(self, name: str, scale: float) -> torch.Tensor:
+        p = self.problem
+        values = _sample(raw_words(p.seed, name, p.experts), "integers" if self._exact else "normal") * scale
+        if p.ties:
+            values = values[np.arange(p.experts) // 3 * 3]
+        return torch.from_numpy(values).to(torch.float32).to(self.device)
+
+    @cached_property
+    def logit_bias(self) -> torch.Tensor | None:
+        return self._expert_vector("logit_bias", 0.5) if self.problem.router.logit_bias else None
+
+    @cached_property
+    def selection_bias(self) -> torch.Tensor | None:
+        return self._expert_vector("selection_bias", 0.125) if self.problem.router.selection_bias else None
+
+    @cached_property
+    def expert_scale(self) -> torch.Tensor | None:
+        if not self.problem.router.expert_scale:
+            return None
+        return self._expert_vector("expert_scale", 0.25).abs() + 0.5
+
+    def _gate_up_pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        p = self.problem
+        shape = (p.experts, p.ffn, p.hidden)
+        scale = self._in_scale(p.hidden)
+        gate = self._values("w_gate", shape, scale, "normal" if p.values in ("tiny", "huge") else None)
+        # In a whole forward the range regimes act on the down projection alone, so that h stays representable.
+        up = self._values("w_up", shape, scale * (1.0 if self.whole_forward else self._range_scale))
+        if p.layout == "packed":
+            both = torch.cat((gate, up), dim=1)
+            return both[:, : p.ffn], both[:, p.ffn :]
+        if p.layout == "interleaved":
+            both = torch.stack((gate, up), dim=2).reshape(p.experts, 2 * p.ffn, p.hidden)
+            return both[:, 0::2], both[:, 1::2]
+        return self._laid_out(gate), self._laid_out(up)
+
+    @cached_property
+    def _pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._gate_up_pair()
+
+    @cached_property
+    def w_gate(self) -> torch.Tensor:
+        return self._pair[0]
+
+    @cached_property
+    def w_up(self) -> torch.Tensor:
+        return self._pair[1]
+
+    @cached_property
+    def w_down(self) -> torch.Tensor:
+        p = self.problem
+        return self._laid_out(
+            self._values("w_down", (p.experts, p.hidden, p.ffn), self._in_scale(p.ffn) * self._range_scale)
+        )
+
+    def _bias(self, name: str, columns: int) -> torch.Tensor | None:
+        if not self.problem.expert_bias:
+            return None
+        regime = "normal" if self.problem.values in ("tiny", "huge") else None
+        return self._laid_out(self._values(name, (self.problem.experts, columns), 0.5, regime))
+
+    @cached_property
+    def gate_bias(self) -> torch.Tensor | None:
+        return self._bias("gate_bias", self.problem.ffn)
+
+    @cached_property
+    def up_bias(self) -> torch.Tensor | None:
+        return self._bias("up_bias", self.problem.ffn)
+
+    @cached_property
+    def down_bias(self) -> torch.Tensor | None:
+        return self._bias("down_bias", self.problem.hidden)
+
+    @cached_property
+    def shared(self) -> SharedExpertInputs | None:
+        p = self.problem
+        if not p.shared_ffn:
+            return None
+        scale, wide = self._in_scale(p.hidden), "normal" if p.values in ("tiny", "huge") else None
+        return SharedExpertInputs(
+            w_gate=self._values("shared.w_gate", (p.shared_ffn, p.hidden), scale, wide),
+            w_up=self._values("shared.w_up", (p.shared_ffn, p.hidden), scale, wide),
+            w_down=self._values(
+                "shared.w_down", (p.hidden, p.shared_ffn), self._in_scale(p.shared_ffn) * self._range_scale
+            ),
+            gate=self._values("shared.gate", (1, p.hidden), scale, wide) if p.shared_gate else None,
+        )
+
+    # -- inputs of stages judged alone -------------------------------------------------------------------------------
+
+    @cached_property
+    def ids(self) -> torch.Tensor:
+        p = self.problem
+        words = raw_words(p.seed, "ids", p.tokens * p.top_k).reshape(p.tokens, p.top_k)
+        return torch.from_numpy(draw_ids(p, words)).to(self.device)
+
+    @cached_property
+    def weights(self) -> torch.Tensor:
+        p = self.problem
+        words = raw_words(p.seed, "weights", p.tokens * p.top_k)
+        values = torch.from_numpy(_sample(words, "positive").astype(np.float32))
+        return values.reshape(p.tokens, p.top_k).to(self.device)
+
+    @cached_property
+    def h(self) -> torch.Tensor:
+        wide = "normal" if self.problem.values in ("tiny", "huge") else None
+        return self._values("h", (self.problem.routed_rows, self.problem.ffn), regime=wide)
+
+    @cached_property
+    def y(self) -> torch.Tensor:
+        return self._values("y", (self.problem.routed_rows, self.problem.hidden), self._range_scale)
+
+    @cached_property
+    def addend(self) -> torch.Tensor | None:
+        if not self.problem.shared_ffn:
+            return None
+        return self._values("addend", (self.problem.tokens, self.problem.hidden), self._range_scale)
+
+
+TENSOR_NAMES = frozenset(
+    name for name, value in vars(Inputs).items() if isinstance(value, cached_property) and not name.startswith("_")
+)
+
+
+def generate(problem: Problem, device: torch.device | str, *, whole_forward: bool = False) -> Inputs:
+    """The inputs of `problem` on `device`; `whole_forward` keeps the range regimes to the down projection."""
+    return Inputs(problem, torch.device(device), whole_forward)

@@ -1,0 +1,1 @@
+"""Implementations shipped with the suite. Each module imports what it adapts; nothing else does."""

@@ -1,0 +1,210 @@
+"""Balls: a float64 midpoint and a float64 radius per element, and the operations that propagate both.
+
+A ball contains every result that an implementation may compute in the arithmetic it declares. Radii are worst-case
+bounds, never estimates. Formulas and their sources: docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..formats import FP32_TINY, Format, U
+
+SILU_SLOPE = 1.0999  # largest |d/dx x*sigmoid(x)|, at x = 2.3994
+GELU_SLOPE = 1.1290  # largest |d/dx gelu_tanh(x)|, at x = 1.4243
+GELU_CURVE = 0.41  # half the largest |second derivative| of gelu_tanh: 0.7979 at x = 0, rounded up
+GELU_C = math.sqrt(2.0 / math.pi)
+TF32_PRODUCT = 2.0 * 2.0**-10 + 2.0**-20  # both factors truncated to 11 bits; covers rounding too
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How an implementation computes a product of length K.
+
+    kappa: rounding error of one accumulated product in units of u (2 unless the unit is known, 1 for fp32 FMA).
+    splits: partial sums of K that are added up separately (split-K, several accumulators).
+    product: relative error of one product (TF32), 0 where products of the inputs are exact in fp32.
+    flush_below: inputs smaller than this may be read as zero (CDNA2 fp16/bf16), 0 where none are.
+    """
+
+    kappa: float = 2.0
+    splits: int = 1
+    product: float = 0.0
+    flush_below: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ball:
+    """mid and rad: float64 tensors of one shape. rad = inf means: nothing is claimed about that element."""
+
+    mid: Tensor
+    rad: Tensor
+
+    @classmethod
+    def exact(cls, values: Tensor) -> Ball:
+        mid = values.double()
+        return cls(mid, torch.zeros_like(mid))._settled()
+
+    def _settled(self) -> Ball:
+        # Infinity or NaN anywhere: no claim. The midpoint becomes 0 so that later sums stay finite.
+        lost = ~(torch.isfinite(self.mid) & torch.isfinite(self.rad))
+        if not bool(lost.any()):
+            return self
+        return Ball(self.mid.masked_fill(lost, 0.0), self.rad.masked_fill(lost, math.inf))
+
+    @property
+    def low(self) -> Tensor:
+        return self.mid - self.rad
+
+    @property
+    def high(self) -> Tensor:
+        return self.mid + self.rad
+
+    def __getitem__(self, index: object) -> Ball:
+        return Ball(self.mid[index], self.rad[index])
+
+    def plus(self, other: Ball | Tensor | None) -> Ball:
+        """Sum rounded once to fp32."""
+        if other is None:
+            return self
+        addend = other if isinstance(other, Ball) else Ball.exact(other)
+        mid = self.mid + addend.mid
+        rad = self.rad + addend.rad
+        return Ball(mid, rad + U * (mid.abs() + rad))._settled()
+
+    def times(self, other: Ball) -> Ball:
+        """Product rounded once to fp32."""
+        mid = self.mid * other.mid
+        rad = self.mid.abs() * other.rad + other.mid.abs() * self.rad + self.rad * other.rad
+        return Ball(mid, rad + U * (mid.abs() + rad) + FP32_TINY)._settled()
+
+    def clamped(self, low: float, high: float) -> Ball:
+        """Clamp is exact and monotone: the image of the ball, around the clamped midpoint."""
+        mid = self.mid.clamp(low, high)
+        lower, upper = self.low.clamp(low, high), self.high.clamp(low, high)
+        return Ball(mid, torch.maximum(upper - mid, mid - lower))._settled()
+
+    def rounded(self, fmt: Format | None) -> Ball:
+        """The ball after one rounding to nearest into `fmt` (None: not rounded there).
+
+        Rounding is monotone, so the image of the end points bounds the image of the ball.
+        """
+        if fmt is None:
+            return self
+        mid = _nearest(self.mid, fmt)
+        upper, lower = _nearest(self.high, fmt), _nearest(self.low, fmt)
+        return Ball(mid, torch.maximum(upper - mid, mid - lower))._settled()
+
+
+def _nearest(values: Tensor, fmt: Format) -> Tensor:
+    # float64 -> fmt in one rounding. A cast through float32 would round twice for fp16 and bf16, so round by
+    # arithmetic: scale to integers at the format's spacing, round half to even, scale back.
+    _, exponent = torch.frexp(values)
+    spacing = (exponent.long() - 1).clamp(fmt.min_exponent, fmt.max_exponent) - (fmt.precision - 1)
+    step = ((spacing + 1023) << 52).view(torch.float64)  # 2.0**spacing, exactly
+    rounded = torch.round(values / step) * step
+    infinite = torch.full_like(values, math.inf).copysign(values)
+    return torch.where(values.abs() >= fmt.overflow, infinite, torch.where(values.isfinite(), rounded, values))
+
+
+def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic) -> Ball:
+    """a (N,K) times weight (J,K) transposed, accumulated in fp32 in any order: (N,J).
+
+    |error| <= c (H + P)(1 + 2c) + P + D S + FTZ with S = |a||w|, H = (S + |y|)/2 the largest possible partial sum,
+    P the propagated radius, c = (kappa K + splits + tiles) u with a tile for every 16 products.
+    """
+    b = weight.double().transpose(-1, -2)
+    length = a.mid.shape[-1]
+    y = a.mid @ b
+    b_abs = b.abs()
+    if bool(torch.count_nonzero(a.rad)):
+        rows = a.mid.shape[0]
+        both = torch.cat((a.mid.abs(), a.rad)) @ b_abs
+        s, p = both[:rows], both[rows:]
+    else:
+        s = a.mid.abs() @ b_abs
+        p = torch.zeros_like(s)
+    c = (arithmetic.kappa * length + arithmetic.splits + math.ceil(length / 16)) * U
+    rad = p + c * ((s + y.abs()) / 2 + p) * (1 + 2 * c) + arithmetic.product * (s + p)
+    if arithmetic.flush_below:
+        small_a = a.mid.abs() * (a.mid.abs() < arithmetic.flush_below)
+        small_b = b_abs * (b_abs < arithmetic.flush_below)
+        rad = rad + small_a @ b_abs + a.mid.abs() @ small_b
+    # Products and partial sums below fp32's normal range may be flushed.
+    return Ball(y, rad + length * FP32_TINY)._settled()
+
+
+def exp_error(t: Tensor) -> Tensor:
+    """Relative error of a device exp(t) in fp32: exp2(t * log2 e) loses |t| u in its argument (docs/numerics.md)."""
+    return (4.0 + 2.35 * t.abs()) * U
+
+
+def sigmoid(x: Ball, alpha: float = 1.0) -> Ball:
+    """sigmoid(alpha x) computed as 1 / (1 + exp(-alpha x)) in fp32; x's own radius enters through s(1 - s) <= 1/4."""
+    t = alpha * x.mid
+    s = torch.sigmoid(t)
+    spread = alpha * x.rad
+    # |sigmoid'| at the far end of the ball is at most e^spread times the one at the midpoint, and never above 1/4.
+    slope = torch.minimum(s * torch.sigmoid(-t) * torch.exp(spread.clamp(max=60.0)), torch.full_like(s, 0.25))
+    relative = torch.sigmoid(-t) * (exp_error(t) + (2 * U * t.abs() if alpha != 1.0 else 0.0)) + 5 * U
+    return Ball(s, slope * spread + s * relative + FP32_TINY)._settled()
+
+
+def silu(x: Ball, alpha: float = 1.0) -> Ball:
+    """x sigmoid(alpha x) (alpha = 1: SiLU) in fp32."""
+    t = alpha * x.mid
+    sigma, tail = torch.sigmoid(t), torch.sigmoid(-t)
+    value = x.mid * sigma
+    slope = (sigma * (1 + t * tail)).abs()
+    moved = torch.minimum(SILU_SLOPE * x.rad, slope * x.rad + 0.25 * alpha * x.rad**2)
+    argument = exp_error(t) + (2 * U * t.abs() if alpha != 1.0 else 0.0)
+    computed = (tail * argument + 6 * U) * (value.abs() + SILU_SLOPE * x.rad)
+    return Ball(value, moved + computed + (x.mid.abs() + 1.0) * FP32_TINY)._settled()
+
+
+def gelu_tanh(x: Ball) -> Ball:
+    """x/2 (1 + tanh(c (x + 0.044715 x^3))) = x sigmoid(2 c (x + 0.044715 x^3)), c = sqrt(2/pi), in fp32."""
+    z = 2 * GELU_C * (x.mid + 0.044715 * x.mid**3)
+    sigma, tail = torch.sigmoid(z), torch.sigmoid(-z)
+    value = x.mid * sigma
+    slope = (sigma + x.mid * sigma * tail * 2 * GELU_C * (1 + 0.134145 * x.mid**2)).abs()
+    moved = torch.minimum(GELU_SLOPE * x.rad, slope * x.rad + GELU_CURVE * x.rad**2)
+    computed = (tail * (exp_error(z) + 6 * U * z.abs()) + 6 * U) * (value.abs() + GELU_SLOPE * x.rad)
+    # The tanh form cancels in 1 + tanh(z) for negative x: an absolute error of 4 u in that sum is legitimate.
+    cancelled = 2 * U * x.mid.abs() * (x.mid < 0)
+    return Ball(value, moved + computed + cancelled + (x.mid.abs() + 1.0) * FP32_TINY)._settled()
+
+
+def softmax(x: Ball, members: Tensor | None = None) -> Ball:
+    """Softmax over the last axis in fp32. `members` (bool) restricts it to some entries; the others become 0.
+
+    A logit's radius e moves every probability: p_i (e_i + sum_j p_j e_j) to first order. For large e the first-order
+    term is not a bound, so the exact interval p exp(+-(e_i + max e)) is used: it always holds.
+    """
+    mid = x.mid if members is None else x.mid.masked_fill(~members, -math.inf)
+    radius = x.rad if members is None else x.rad.masked_fill(~members, 0.0)
+    p = torch.softmax(mid, dim=-1)
+    t = torch.where(p > 0, mid - mid.amax(dim=-1, keepdim=True), torch.zeros_like(mid))
+    r = torch.where(p > 0, U * t.abs() + exp_error(t), torch.zeros_like(t))
+    count = x.mid.shape[-1]
+    relative = r + (p * r).sum(-1, keepdim=True) + (count - 1) * U + 4 * U
+    # exp(e_i + sum_j p_j e_j ...) bounded through the log-sum-exp: log sum p_j exp(e_j) <= max over members.
+    upward = radius + torch.log((p * torch.exp(radius.clamp(max=80.0))).sum(-1, keepdim=True))
+    moved = torch.expm1(upward.clamp(max=80.0))
+    relative = relative * (1 + 4 * relative) * (1 + moved) + moved
+    rad = p * relative + 2 * FP32_TINY
+    # A logit about which nothing is known leaves nothing known about its row.
+    rad = rad.masked_fill(torch.isinf(radius).any(-1, keepdim=True), math.inf)
+    if members is not None:
+        rad = rad.masked_fill(~members, 0.0)
+    return Ball(p, rad)._settled()
+
+
+def output_ball(ball: Ball, fmt: Format) -> Ball:
+    """The ball of a stored result: one rounding into `fmt` on top of everything before."""
+    rad = ball.rad + fmt.unit_roundoff * (ball.mid.abs() + ball.rad) + fmt.eta
+    return Ball(ball.mid, rad)

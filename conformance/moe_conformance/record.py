@@ -1,0 +1,210 @@
+"""Record: what ran, on what, with what result, as data. Reports, diffs and certificates read records only."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from . import __version__
+from .contract import requirements, spec_path
+
+SCHEMA = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Tally(_Model):
+    """One requirement: on how many problems it was judged, with what result, and the largest error/bound."""
+
+    requirement: str
+    title: str
+    problems: int
+    passed: int
+    failed: int
+    refused: int
+    worst: float
+    worst_problem: str | None
+
+
+class Case(_Model):
+    """One property on one problem. `worst` is the largest error/bound of its comparisons, `seconds` the wall time."""
+
+    property: str
+    problem: str
+    outcome: Literal["passed", "failed", "refused", "unfinished"]
+    worst: float
+    seconds: float
+
+
+class Failure(_Model):
+    """A shrunk failure with everything needed to see and replay it."""
+
+    property: str
+    requirement: str
+    problem: dict[str, Any]
+    report: str
+
+
+class Record(_Model):
+    """A whole run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
+
+    `parts` holds the wall time of every part in seconds.
+    """
+
+    schema_version: Literal[1] = SCHEMA
+    suite: str = __version__
+    spec_digest: str
+    implementation: str
+    source_digest: str
+    commit: str | None
+    dirty: bool | None
+    environment: dict[str, Any]
+    interpreter_repair: str | None
+    profile: str
+    stages: list[str]
+    seed: int
+    workers: int
+    started: str
+    seconds: float
+    problem_set: str
+    verdict: Literal["passed", "failed", "incomplete"]
+    reasons: list[str]
+    requirements: list[Tally]
+    coverage: list[str]
+    missing_coverage: list[str]
+    failures: list[Failure]
+    cases: list[Case]
+    parts: dict[str, float]
+
+    @property
+    def problems(self) -> int:
+        return len(self.cases)
+
+    def write(self, path: Path) -> None:
+        """Write atomically: a reader sees the whole record or none."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(self.model_dump_json(indent=1))
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Raises OSError, or ValueError when the file is not a whole record of this schema."""
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+class Collected:
+    """The events of a run, put together."""
+
+    def __init__(self) -> None:
+        self.started: dict[tuple[str, str], dict[str, Any]] = {}
+        self.ended: dict[tuple[str, str], dict[str, Any]] = {}
+        self.failures: list[Failure] = []
+        self.features: set[str] = set()
+        self.items: dict[str, float] = {}
+
+    def add(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "start":
+            self.started[event["property"], event["id"]] = event["problem"]
+        elif kind == "end":
+            key = (event["property"], event["id"])
+            self.started.pop(key, None)
+            if event["counts"]:
+                self.ended[key] = event
+                self.features |= set(event["features"])
+        elif kind == "failure":
+            fields = {name: event[name] for name in ("property", "requirement", "problem", "report")}
+            self.failures.append(Failure(**fields))
+        elif kind == "item":
+            self.items[event["name"]] = event["seconds"]
+
+    @property
+    def unfinished(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Problems that were started and never came back: what a crash leaves behind."""
+        return {key: problem for key, problem in self.started.items() if key not in self.ended}
+
+    def cases(self) -> list[Case]:
+        made = []
+        for (prop, problem), event in sorted(self.ended.items()):
+            outcomes = {v["outcome"] for v in event["verdicts"]}
+            outcome: Any = next((o for o in ("failed", "refused") if o in outcomes), "passed")
+            worst, seconds = _worst(event["verdicts"]), event["seconds"]
+            made.append(Case(property=prop, problem=problem, outcome=outcome, worst=worst, seconds=seconds))
+        for prop, problem in sorted(self.unfinished):
+            made.append(Case(property=prop, problem=problem, outcome="unfinished", worst=math.inf, seconds=0.0))
+        return made
+
+    def tallies(self) -> list[Tally]:
+        """By requirement, in the order of SPEC.md."""
+        counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        worst: dict[str, tuple[float, str]] = {}
+        for (_, problem), event in self.ended.items():
+            by_requirement: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for verdict in event["verdicts"]:
+                by_requirement[verdict["requirement"]].append(verdict)
+            for requirement, verdicts in by_requirement.items():
+                outcomes = {v["outcome"] for v in verdicts}
+                counts[requirement][next((o for o in ("failed", "refused") if o in outcomes), "passed")] += 1
+                largest = _worst(verdicts)
+                if largest > worst.get(requirement, (0.0, ""))[0]:
+                    worst[requirement] = (largest, problem)
+        made = []
+        for known in requirements().values():
+            found = counts.get(known.id)
+            if found:
+                largest, problem = worst.get(known.id, (0.0, None))  # type: ignore[assignment]
+                made.append(
+                    Tally(
+                        requirement=known.id,
+                        title=known.title,
+                        problems=sum(found.values()),
+                        passed=found["passed"],
+                        failed=found["failed"],
+                        refused=found["refused"],
+                        worst=largest,
+                        worst_problem=problem,
+                    )
+                )
+        return made
+
+
+def _worst(verdicts: list[dict[str, Any]]) -> float:
+    return max((math.inf if v["worst"] is None else v["worst"] for v in verdicts), default=0.0)
+
+
+def problem_set_digest(cases: Iterable[Case]) -> str:
+    """Digest of the set of (property, problem id) pairs, in sorted order."""
+    pairs = sorted({(case.property, case.problem) for case in cases})
+    return hashlib.sha256("\n".join(f"{a} {b}" for a, b in pairs).encode()).hexdigest()
+
+
+def spec_digest() -> str:
+    """SHA-256 of SPEC.md: which contract was checked."""
+    return hashlib.sha256(spec_path().read_bytes()).hexdigest()
+
+
+def git_state(directory: Path) -> tuple[str | None, bool | None]:
+    """Commit and whether tracked files are changed, of the checkout that holds the suite; None outside a checkout."""
+    try:
+        commit = _git(directory, "rev-parse", "HEAD")
+        return commit, bool(_git(directory, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

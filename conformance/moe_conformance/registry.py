@@ -1,0 +1,96 @@
+"""Properties: functions that take a Trial, with the requirements they check and the problems they want."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from .implementation import ImplementationError
+from .problem import Problem
+from .trial import Check, Trial
+
+# A source of problems is named here and resolved by explore.py, so that properties need not know Hypothesis.
+DRAWN_KINDS = ("route", "permute", "experts", "combine", "forward", "small_forward")
+FIXED_KINDS = ("models", "far", "many_rows", "bad_input", "compile_keys")  # data/landmarks.toml and data/models.toml
+KINDS = DRAWN_KINDS + FIXED_KINDS
+LARGE_KINDS = ("models", "many_rows")  # gigabytes of tensors: one at a time on a device
+
+
+@dataclass(frozen=True)
+class Property:
+    """One conformance property.
+
+    stages: those the implementation must declare. problems: which kind of problem is drawn (KINDS). share: its weight
+    in a profile's total number of problems. backends: where it can run. needs: attributes of the Declaration that
+    must be true.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    stages: tuple[str, ...]
+    problems: str
+    check: Check
+    share: float
+    backends: tuple[str, ...]
+    needs: tuple[str, ...]
+    accepts: Callable[[Problem], bool]
+    whole_forward: bool
+
+    @property
+    def stage(self) -> str:
+        """The stage it is filed under: the last it needs."""
+        return self.stages[-1]
+
+
+def conforms(
+    *requirements: str,
+    stages: tuple[str, ...],
+    problems: str,
+    share: float = 1.0,
+    backends: tuple[str, ...] = ("cpu", "cuda", "rocm"),
+    needs: tuple[str, ...] = (),
+    accepts: Callable[[Problem], bool] = lambda problem: True,
+) -> Callable[[Check], Check]:
+    """Mark a function `test_*(trial)` in a module of `properties` as a property. See Property for the arguments."""
+    if problems not in KINDS:
+        raise ValueError(f"problems must be one of {KINDS}, got {problems!r}")
+
+    def mark(check: Check) -> Check:
+        name = check.__name__.removeprefix("test_")
+        whole = stages[-1] == "forward"
+        made = Property(name, requirements, stages, problems, check, share, backends, needs, accepts, whole)
+        check.conformance_property = made  # type: ignore[attr-defined]
+        return check
+
+    return mark
+
+
+@cache
+def all_properties() -> dict[str, Property]:
+    """Every property of the suite by name."""
+    from . import properties
+
+    found: dict[str, Property] = {}
+    for info in pkgutil.iter_modules(properties.__path__):
+        module = importlib.import_module(f"{properties.__name__}.{info.name}")
+        for value in vars(module).values():
+            made = getattr(value, "conformance_property", None)
+            if made is not None:
+                if made.name in found:
+                    raise ValueError(f"two properties are called {made.name}")
+                found[made.name] = made
+    return found
+
+
+def run_trial(trial: Trial, check: Check) -> None:
+    """Run one trial. Raises NonConformance for unmet requirements, and for anything the implementation raises.
+
+    Any other exception is the suite's own fault and passes through.
+    """
+    try:
+        check(trial)
+    except ImplementationError as error:
+        raise trial.crashed(error) from error

@@ -1,0 +1,110 @@
+"""What a person sees: the live progress, the closing table, the failures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .contract import requirements
+from .record import Record
+from .registry import all_properties
+
+
+class LiveProgress:
+    """A progress line over the planned problems, fed with the run's events."""
+
+    def __init__(self, console: Console, planned: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("problems", total=planned)
+        self._failed = 0
+
+    def __enter__(self) -> LiveProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "end" and event["counts"]:
+            self._progress.advance(self._task)
+        elif event["event"] == "failure":
+            self._failed += 1
+            text = f"problems [red]({self._failed} properties failed)"
+            self._progress.update(self._task, description=text)
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    return "inf" if math.isinf(value) else f"{value:.3g}"
+
+
+def print_failures(console: Console, record: Record) -> None:
+    """One block for each failed property: requirement, problem, worst element, replay command."""
+    for failure in record.failures:
+        console.rule(f"[red]{failure.requirement}[/] {escape(failure.property)}", align="left")
+        console.print(escape(failure.report), soft_wrap=True, highlight=False)
+    if record.failures:
+        console.rule()
+
+
+def print_table(console: Console, record: Record) -> None:
+    """Requirement by problems run, passed, failed, refused, and the largest error/bound."""
+    table = Table(title=f"{record.implementation} on {_where(record)}", title_justify="left")
+    for name, justify in (("requirement", "left"), ("", "left"), ("problems", "right"), ("passed", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("failed", "refused", "worst error/bound"):
+        table.add_column(name, justify="right")
+    for tally in record.requirements:
+        failed = f"[red]{tally.failed}[/]" if tally.failed else "0"
+        counts = (str(tally.problems), str(tally.passed), failed, str(tally.refused))
+        table.add_row(tally.requirement, tally.title, *counts, _number(tally.worst))
+    console.print(table)
+
+
+def _where(record: Record) -> str:
+    environment = record.environment
+    packages = environment["packages"]
+    versions = f"torch {packages.get('torch')}, triton {packages.get('triton') or packages.get('triton-rocm') or '-'}"
+    return f"{environment['backend']}: {environment['device']}, {versions}"
+
+
+def print_verdict(console: Console, record: Record) -> None:
+    """The last lines: the verdict, in words, with the numbers it rests on."""
+    colour = {"passed": "green", "failed": "red", "incomplete": "yellow"}[record.verdict]
+    rate = record.problems / record.seconds if record.seconds else 0.0
+    console.print(
+        f"[bold {colour}]{record.verdict}[/]: {record.problems} problems, profile {record.profile}, "
+        f"{record.workers} workers, {record.seconds:.0f} s ({rate:.1f} problems/s)",
+        highlight=False,
+    )
+    if record.interpreter_repair:
+        console.print(f"interpreter repaired: {record.interpreter_repair}", highlight=False)
+    for reason in record.reasons:
+        console.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+def print_requirements(console: Console) -> None:
+    """Every requirement of SPEC.md with the properties that check it."""
+    by_requirement: dict[str, list[str]] = {name: [] for name in requirements()}
+    for prop in all_properties().values():
+        for requirement in prop.requirements:
+            by_requirement[requirement].append(prop.name)
+    table = Table("requirement", "", "checked by", "backends", title="Requirements (SPEC.md)", title_justify="left")
+    for requirement in requirements().values():
+        names = ", ".join(by_requirement[requirement.id])
+        table.add_row(requirement.id, requirement.title, names, " ".join(requirement.backends))
+    console.print(table)

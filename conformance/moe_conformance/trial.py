@@ -1,0 +1,136 @@
+"""A trial: one property applied to one problem with one implementation, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import oracle
+from .backends import Backend
+from .formats import FORMATS
+from .generate import Inputs, generate
+from .implementation import Guarded, ImplementationError, Permutation
+from .judge import Verdict, holds, judge
+from .oracle.ball import Arithmetic, Ball
+from .problem import Problem
+
+
+class NonConformance(AssertionError):
+    """A requirement is not met. Carries the trial, and prints everything needed to see and replay it."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        super().__init__(trial.report())
+
+
+@dataclass
+class Trial:
+    """What a property sees: the problem, its tensors, the implementation, and the judge.
+
+    A failed claim raises NonConformance at once; refused comparisons are kept and counted.
+    """
+
+    property_name: str
+    requirements: tuple[str, ...]
+    problem: Problem
+    implementation: Guarded
+    implementation_name: str
+    backend: Backend
+    whole_forward: bool = False
+    verdicts: list[Verdict] = field(default_factory=list)
+    features: set[str] = field(default_factory=set)
+    inputs: Inputs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward)
+
+    # -- claims ------------------------------------------------------------------------------------------------------
+
+    def judge(self, requirement: str, value: Tensor, ball: Ball, *, source: Tensor | None = None) -> None:
+        """`value` lies in `ball`, stored in the problem's dtype."""
+        self._add(judge(requirement, value, ball, self.dtype, source=source))
+
+    def judge_fp32(self, requirement: str, value: Tensor, ball: Ball) -> None:
+        """`value` lies in `ball`, stored as fp32 (routing weights)."""
+        self._add(judge(requirement, value, ball, torch.float32))
+
+    def expect(self, requirement: str, condition: bool, message: str) -> None:
+        """A claim without tolerance; `message` says what is wrong when it does not hold."""
+        self._add(holds(requirement, bool(condition), message))
+
+    def _add(self, verdict: Verdict) -> None:
+        if verdict.requirement not in self.requirements:
+            raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
+        self.verdicts.append(verdict)
+        if verdict.failed:
+            raise NonConformance(self)
+
+    def crashed(self, error: ImplementationError) -> NonConformance:
+        """The failure that stands for an exception out of the implementation, blamed on the first requirement."""
+        self.verdicts.append(Verdict(self.requirements[0], "failed", math.inf, str(error)))
+        return NonConformance(self)
+
+    # -- shorthands --------------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return FORMATS[self.problem.dtype].dtype
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return self.implementation.declaration.arithmetic(self.problem)
+
+    @property
+    def exact_logits(self) -> bool:
+        """Router logits are sums of small integers: exact in fp32 in any order, so that ties are real."""
+        return self.problem.ties or self.problem.values == "integers"
+
+    def permutation(self) -> Permutation:
+        """The implementation's permutation of the drawn ids; judged elsewhere, used by later stages.
+
+        An implementation without a permute stage gets the exact one.
+        """
+        if "permute" in self.implementation.declaration.stages:
+            found: Permutation = self.implementation.permute(self.inputs.ids, self.problem.experts)
+            return found
+        order, inverse, offsets = oracle.expected_permutation(self.inputs.ids, self.problem.experts)
+        return Permutation(order.int(), inverse.int(), offsets.int())
+
+    def note_routing(self, ids: Tensor) -> None:
+        """Record what this problem met: empty experts, one hot expert, ties."""
+        counts = torch.bincount(ids.reshape(-1).long(), minlength=self.problem.experts)
+        if self.problem.tokens and bool((counts == 0).any()):
+            self.features.add("empty expert")
+        if self.problem.tokens > 1 and self.problem.experts > 1 and int(counts.max()) == self.problem.tokens:
+            self.features.add("one hot expert")
+
+    # -- report ------------------------------------------------------------------------------------------------------
+
+    def replay(self) -> str:
+        """The JSON that `moe-conformance replay` takes."""
+        case = {"property": self.property_name, "problem": json.loads(self.problem.to_json())}
+        return json.dumps(case, separators=(",", ":"))
+
+    def replay_command(self) -> str:
+        """One command that runs this trial again."""
+        return (
+            f"moe-conformance replay --implementation {shlex.quote(self.implementation_name)} "
+            f"--backend {self.backend.name} {shlex.quote(self.replay())}"
+        )
+
+    def report(self) -> str:
+        """Requirement, problem, worst element and the command that replays it."""
+        failed = [v for v in self.verdicts if v.failed]
+        lines = [f"{v.requirement} is not met by {self.implementation_name}: {v.message}" for v in failed]
+        lines += [f"  property: {self.property_name}", f"  problem:  {self.problem.to_json()}"]
+        lines += [f"  replay:   {self.replay_command()}"]
+        return "\n".join(lines)
+
+
+Check = Callable[[Trial], None]
