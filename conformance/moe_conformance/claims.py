@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from . import oracle
-from .oracle.experts import router_arithmetic
 from .trial import Trial
 
 ROUTING = ("ROUTE-1", "ROUTE-2", "ROUTE-3", "ROUTE-4", "ROUTE-5")
@@ -15,8 +14,7 @@ ROUTING = ("ROUTE-1", "ROUTE-2", "ROUTE-3", "ROUTE-4", "ROUTE-5")
 def routing(trial: Trial, ids: Tensor, weights: Tensor) -> None:
     """ROUTE-1 to ROUTE-5 for ids and weights (T,k) that the implementation computed from trial.inputs."""
     problem = trial.problem
-    arithmetic = router_arithmetic(trial.implementation.declaration, problem)
-    report = oracle.check_routing(trial.inputs, ids, arithmetic, exact=trial.exact_logits)
+    report = oracle.check_routing(trial.reference, ids, trial.arithmetic, exact=trial.exact_logits)
     broken = {v.requirement: v for v in report.violations}
     for requirement in ("ROUTE-1", "ROUTE-5", "ROUTE-2", "ROUTE-3"):
         if requirement == "ROUTE-5" and problem.router.groups == 1:
@@ -35,13 +33,20 @@ def routing(trial: Trial, ids: Tensor, weights: Tensor) -> None:
 def forward_output(trial: Trial, requirement: str, out: Tensor, ids: Tensor, weights: Tensor) -> None:
     """The output (T,H) lies in the ball of the forward, given the ids and weights that were reported with it."""
     declaration = trial.implementation.declaration
-    ball = oracle.forward(trial.inputs, ids, weights, declaration)
-    trial.judge(requirement, out, ball, source=trial.inputs.x)
+    ball = oracle.forward(trial.reference, ids, weights, declaration)
+    trial.judge(requirement, out, ball, source=trial.reference.x)
 
 
 def storage_bytes(tensor: Tensor) -> Tensor:
     """A copy of every byte of the storage behind a view, gaps included."""
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage()).clone()
+
+
+def inputs_unchanged(trial: Trial, requirement: str) -> None:
+    """Every input made so far has the bytes of a freshly generated one, over its whole storage, gaps included."""
+    for name, tensor in trial.inputs.made().items():
+        untouched = torch.equal(storage_bytes(tensor), storage_bytes(trial.reference.tensor(name)))
+        trial.expect(requirement, untouched, f"{name} was written to")
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -144,10 +143,15 @@ def replay(implementation: str, backend: str, case: str) -> None:
         raise click.UsageError(f"CASE is neither JSON nor a readable file: {error}") from error
     except KeyError as error:
         raise click.UsageError(f"CASE needs a known property and a problem; not found: {error}") from error
-    except (json.JSONDecodeError, ValidationError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise click.UsageError(f"CASE is not a problem: {error}") from error
     found, made = _prepared(backend, implementation)
-    if not made.declaration.supports(problem) or not set(prop.stages) <= set(made.declaration.stages):
+    declaration = made.declaration
+    if found.name not in prop.backends:
+        raise click.UsageError(f"{prop.name} is checked on {', '.join(prop.backends)} only, not on {found.name}")
+    if not set(prop.stages) <= set(declaration.stages) or not all(getattr(declaration, n) for n in prop.needs):
+        raise click.UsageError(f"{implementation} does not declare what {prop.name} needs")
+    if not declaration.supports(problem, prop.kind):
         raise click.UsageError(f"{implementation} does not declare support for this problem")
     trial = make_trial(prop, problem, made, implementation, found)
     console = _console()
@@ -159,6 +163,8 @@ def replay(implementation: str, backend: str, case: str) -> None:
     for verdict in trial.verdicts:
         line = f"{verdict.requirement}: {verdict.outcome}, worst error/bound {verdict.worst:.3g} {verdict.message}"
         console.print(line.rstrip(), highlight=False)
+    if any(verdict.outcome == "refused" for verdict in trial.verdicts):
+        sys.exit(EXIT_FAILED)
 
 
 @main.command()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .implementation import Declaration
+from .kinds import Kind
 from .problem import Problem
 
 TILE = 16  # the smallest tile side that tl.dot takes: any kernel's tail is a tail of this
 
 
-def features(problem: Problem, kind: str) -> set[str]:
+def features(problem: Problem, kind: Kind) -> set[str]:
     """What a problem exercises by its own fields. Routing features are added by the trial from the actual ids."""
     found = {f"dtype {problem.dtype}"}
     if problem.tokens <= 1:
@@ -19,13 +20,13 @@ def features(problem: Problem, kind: str) -> set[str]:
         found.add("k=E")
     if problem.routed_rows > TILE and problem.routed_rows % TILE:
         found.add("tail tile in rows")
-    if kind != "permute" and problem.hidden > TILE and problem.hidden % TILE:
+    if problem.hidden > TILE and problem.hidden % TILE:
         found.add("tail tile in hidden")
-    if kind in ("experts", "forward", "small_forward", "models"):
+    if kind.ffn:
         if problem.ffn > TILE and problem.ffn % TILE:
             found.add("tail tile in ffn")
         found.add(f"activation {problem.activation}")
-    if kind in ("route", "forward", "small_forward", "models"):
+    if kind.router:
         found |= router_features(problem)
     return found
 

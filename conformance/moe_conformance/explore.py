@@ -8,19 +8,27 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import HypothesisWarning
+from hypothesis.errors import Flaky
+from hypothesis.internal.conjecture import providers
 
 from .implementation import Declaration
 from .problem import Problem
-from .profiles import Limits, landmark_problems, model_problems
+from .profiles import Limits, fixed_problems
 from .registry import Property
 from .strategies import problems
 from .trial import NonConformance
 
-__all__ = ["HypothesisWarning", "Part", "explore"]
-
 # Shrinking stops here: a readable problem in seconds is worth more than the smallest one in minutes.
 SHRINK_SECONDS = 20.0
+
+
+def _no_local_constants() -> providers.Constants:
+    """Hypothesis mixes the literals of imported local modules into its draws. Problems would then depend on which
+    modules an implementation happens to import; they must be the same for everyone."""
+    return providers.Constants()
+
+
+providers._get_local_constants = _no_local_constants
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,14 @@ class Part:
     def name(self) -> str:
         return f"{self.property.name}[{self.dtype}-{self.index}]"
 
+    def fixed(self, declaration: Declaration) -> list[Problem]:
+        """The fixed problems of this part: those of its kind and dtype that are declared, in the first slice."""
+        if self.index:
+            return []
+        prop = self.property
+        found = fixed_problems(prop.problems, self.dtype)
+        return [p for p in found if declaration.supports(p, prop.kind) and prop.accepts(p)]
+
 
 def part_seed(run_seed: int, name: str, dtype: str, index: int) -> int:
     """A part's seed: fixed by the run's seed and the part's name, so every worker and machine agrees."""
@@ -44,50 +60,45 @@ def part_seed(run_seed: int, name: str, dtype: str, index: int) -> int:
 
 
 class _ShrinkBudget:
-    """Lets Hypothesis shrink for a while, then pretends that every other problem passes.
-
-    Hypothesis finishes by running its best failing problem once more: that one always runs for real.
-    """
+    """Lets Hypothesis shrink for a while, then pretends that every problem it has not seen fail passes."""
 
     def __init__(self, run: Callable[[Problem, bool], None]) -> None:
         self.run = run
-        self.best: str | None = None
+        self.failures: dict[str, NonConformance] = {}
         self.deadline = 0.0
 
     def __call__(self, problem: Problem) -> None:
-        if self.best is not None and problem.id != self.best and time.monotonic() > self.deadline:
+        expired = self.failures and time.monotonic() > self.deadline
+        if expired and problem.id not in self.failures:
             return
         try:
-            self.run(problem, self.best is None)
-        except NonConformance:
-            if self.best is None:
+            self.run(problem, not self.failures)
+        except NonConformance as failure:
+            if not self.failures:
                 self.deadline = time.monotonic() + SHRINK_SECONDS
-            self.best = problem.id
+            self.failures[problem.id] = failure
             raise
 
-
-def _fixed_problems(part: Part, declaration: Declaration) -> list[Problem]:
-    if part.index != 0:
-        return []
-    kind = part.property.problems
-    found = model_problems(part.dtype) if kind == "models" else landmark_problems(kind, part.dtype)
-    return [p for p in found if declaration.supports(p) and part.property.accepts(p)]
+    def last(self) -> NonConformance:
+        """The failure seen last: the smallest one, as Hypothesis only ever shrinks."""
+        return list(self.failures.values())[-1]
 
 
 def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[[Problem, bool], None]) -> None:
     """Run `run(problem, counts)` over the part's problems; `counts` is False while shrinking.
 
-    Raises NonConformance: for a failing drawn problem after shrinking, else for the first failing fixed one.
+    Raises NonConformance: for a failing drawn problem after shrinking, else for the first failing fixed one. A problem
+    that fails and then passes is a failure too: a race, most likely.
     """
     first_failure: NonConformance | None = None
-    for problem in _fixed_problems(part, declaration):
+    for problem in part.fixed(declaration):
         try:
             run(problem, True)
         except NonConformance as failure:
             first_failure = first_failure or failure
-    kind = part.property.problems
     if part.draws:
-        source = problems(kind, part.dtype, limits, declaration).filter(part.property.accepts)
+        source = problems(part.property.problems, part.dtype, limits, declaration).filter(part.property.accepts)
+        budget = _ShrinkBudget(run)
 
         @seed(part.seed)
         @settings(
@@ -103,7 +114,11 @@ def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[
         def loop(problem: Problem) -> None:
             budget(problem)
 
-        budget = _ShrinkBudget(run)
-        loop()
+        try:
+            loop()
+        except Flaky:
+            failure = budget.last()
+            failure.trial.note = "did not fail again on every repetition"
+            raise NonConformance(failure.trial) from None
     if first_failure is not None:
         raise first_failure

@@ -11,6 +11,7 @@ import torch
 
 U = 2.0**-24
 FP32_TINY = 2.0**-126  # fp32's smallest normal: device functions may flush below it
+FP32_MAX = (2.0 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def _gaussian_like(words: np.ndarray) -> np.ndarray:
 
 
 def _sample(words: np.ndarray, regime: str) -> np.ndarray:
-    if regime == "positive":
+    if regime in ("positive", "aligned"):  # aligned: the signs are put on afterwards
         return ((words >> np.uint64(40)).astype(np.float64) + 1.0) * 2.0**-24
     if regime == "integers":
         return (words >> np.uint64(33)).astype(np.int64) % 7 - 3.0
@@ -54,8 +54,9 @@ def _sample(words: np.ndarray, regime: str) -> np.ndarray:
     return values
 
 
-def _power_of_two_near(value: float) -> float:
-    return 2.0 ** round(math.log2(value))
+def _near_root(value: int) -> int:
+    """The power of two nearest to sqrt(value), by integer arithmetic: no libm decides a scale."""
+    return 1 << (((2 * value).bit_length() - 1) // 2)
 
 
 @dataclass
@@ -104,6 +105,13 @@ class Inputs:
             found |= {f"shared.{k}": v for k, v in vars(shared).items() if v is not None}
         return found
 
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor called `name`, as in `made`."""
+        owner, _, part = name.rpartition(".")
+        found = getattr(getattr(self, owner) if owner else self, part)
+        assert isinstance(found, torch.Tensor)
+        return found
+
     # -- values ------------------------------------------------------------------------------------------------------
 
     @property
@@ -128,9 +136,22 @@ class Inputs:
         return tensor
 
     def _in_scale(self, fan_in: int) -> float:
-        # Products over `fan_in` terms land near one. "positive" terms do not cancel, so they need 1/fan_in.
-        power = 1.0 if self.problem.values == "positive" else 0.5
-        return _power_of_two_near(float(fan_in) ** -power)
+        # Products over `fan_in` terms land near one. Terms that do not cancel need 1/fan_in, those that do its root.
+        aligned = self.problem.values in ("positive", "aligned")
+        return 1.0 / _near_root(fan_in**2 if aligned else fan_in)
+
+    def _signs(self, name: str, *shape: int) -> torch.Tensor:
+        """Random signs, as +-1 in the problem's dtype, for the regime "aligned"; ones in every other regime.
+
+        In "aligned" every row of x carries one sign pattern over H times a sign of its own, and so does every row of
+        the weights: all products of a sum then have one sign, while inputs and results have both. Such sums are
+        perfectly conditioned, so the worst-case bound stays sharp at any length, which it cannot with random signs.
+        """
+        dtype = FORMATS[self.problem.dtype].dtype
+        if self.problem.values != "aligned":
+            return torch.ones(shape, dtype=dtype, device=self.device)
+        bits = (raw_words(self.problem.seed, "signs." + name, math.prod(shape)) >> np.uint64(63)).astype(np.int64)
+        return torch.from_numpy(1 - 2 * bits).reshape(shape).to(self.device, dtype)
 
     @property
     def _range_scale(self) -> float:
@@ -163,6 +184,7 @@ class Inputs:
         x = self._values("x", (p.tokens, p.hidden), regime="integers" if self._exact else None)
         if p.values in ("tiny", "huge"):
             x = self._values("x", (p.tokens, p.hidden), regime="normal")
+        x *= self._signs("tokens", p.tokens, 1) * self._signs("hidden", p.hidden)
         x[:, 0] = 1.0  # constant: the router's column 0 steers the load
         return self._laid_out(x)
 
@@ -172,13 +194,17 @@ class Inputs:
         shape = (p.experts, p.hidden)
         wanted = np.asarray(expert_loads(p), dtype=np.float64)
         # log2 of the wanted load; experts meant to stay empty sit 24 octaves below the rest.
-        steer = np.log2(np.where(wanted > 0, wanted / wanted.max(), 2.0**-24))
+        # Rounded to 1/256, so that the last bit of a libm's logarithm cannot show.
+        steer = np.round(256 * np.log2(np.where(wanted > 0, wanted / wanted.max(), 2.0**-24))) / 256
         if self._exact:
             weight = self._values("router_weight", shape, regime="integers")
             column = torch.from_numpy(np.round(steer))
         else:
             regime = p.values if p.values not in ("tiny", "huge", "mixed", "spiky") else "normal"
-            weight = self._values("router_weight", shape, self._in_scale(p.hidden), regime)
+            # Aligned logits differ by the spread of their sums alone: 16 times larger, they still differ at H = 7168.
+            gain = 16.0 if p.values == "aligned" else 1.0
+            weight = self._values("router_weight", shape, self._in_scale(p.hidden) * gain, regime)
+            weight *= self._signs("router", p.experts, 1) * self._signs("hidden", p.hidden)
             column = torch.from_numpy(steer * math.log(2.0))
         weight[:, 0] = column.to(weight)
         if p.ties:
@@ -200,7 +226,10 @@ class Inputs:
 
     @cached_property
     def selection_bias(self) -> torch.Tensor | None:
-        return self._expert_vector("selection_bias", 0.125) if self.problem.router.selection_bias else None
+        if not self.problem.router.selection_bias:
+            return None
+        # Shifted, so that selection values have both signs: a masked group at 0 then beats eligible experts.
+        return self._expert_vector("selection_bias", 0.125) - 0.5
 
     @cached_property
     def expert_scale(self) -> torch.Tensor | None:
@@ -214,7 +243,10 @@ class Inputs:
         scale = self._in_scale(p.hidden)
         gate = self._values("w_gate", shape, scale, "normal" if p.values in ("tiny", "huge") else None)
         # In a whole forward the range regimes act on the down projection alone, so that h stays representable.
-        up = self._values("w_up", shape, scale * (1.0 if self.whole_forward else self._range_scale))
+        up = self._values("w_up", shape, scale * self._up_range_scale)
+        gate_signs, up_signs = self._gate_up_signs()
+        gate *= gate_signs * self._signs("hidden", p.hidden)
+        up *= up_signs * self._signs("hidden", p.hidden)
         if p.layout == "packed":
             both = torch.cat((gate, up), dim=1)
             return both[:, : p.ffn], both[:, p.ffn :]
@@ -222,6 +254,25 @@ class Inputs:
             both = torch.stack((gate, up), dim=2).reshape(p.experts, 2 * p.ffn, p.hidden)
             return both[:, 0::2], both[:, 1::2]
         return self._laid_out(gate), self._laid_out(up)
+
+    def _gate_up_signs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Signs (E,F,1) of the rows of gate and up that leave h with one sign pattern over F times a sign per row.
+
+        SiLU and GELU keep the sign of gate, so h has the sign of gate times that of up; the clamped SwiGLU adds one to
+        an up below one, so h has the sign of gate.
+        """
+        p = self.problem
+        pattern = self._signs("ffn", p.ffn)
+        if p.activation == "swiglu_clamped":
+            gate, up = self._signs("gate", p.experts, 1) * pattern, self._signs("up", p.experts, p.ffn)
+        else:
+            gate = self._signs("gate", p.experts, p.ffn)
+            up = gate * pattern
+        return gate[..., None], up[..., None]
+
+    @property
+    def _up_range_scale(self) -> float:
+        return 1.0 if self.whole_forward else self._range_scale
 
     @cached_property
     def _pair(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,27 +289,28 @@ class Inputs:
     @cached_property
     def w_down(self) -> torch.Tensor:
         p = self.problem
-        return self._laid_out(
-            self._values("w_down", (p.experts, p.hidden, p.ffn), self._in_scale(p.ffn) * self._range_scale)
-        )
+        weight = self._values("w_down", (p.experts, p.hidden, p.ffn), self._in_scale(p.ffn) * self._range_scale)
+        weight *= self._signs("down", p.hidden, 1) * self._signs("ffn", p.ffn)
+        return self._laid_out(weight)
 
-    def _bias(self, name: str, columns: int) -> torch.Tensor | None:
+    def _bias(self, name: str, columns: int, scale: float) -> torch.Tensor | None:
+        # As large as the products it is added to: a bias must neither drown them nor vanish beside them.
         if not self.problem.expert_bias:
             return None
-        regime = "normal" if self.problem.values in ("tiny", "huge") else None
-        return self._laid_out(self._values(name, (self.problem.experts, columns), 0.5, regime))
+        values = self._values(name, (self.problem.experts, columns), 0.5 * scale)
+        return self._laid_out(values * self._signs(name, self.problem.experts, columns))
 
     @cached_property
     def gate_bias(self) -> torch.Tensor | None:
-        return self._bias("gate_bias", self.problem.ffn)
+        return self._bias("gate_bias", self.problem.ffn, 1.0)
 
     @cached_property
     def up_bias(self) -> torch.Tensor | None:
-        return self._bias("up_bias", self.problem.ffn)
+        return self._bias("up_bias", self.problem.ffn, self._up_range_scale)
 
     @cached_property
     def down_bias(self) -> torch.Tensor | None:
-        return self._bias("down_bias", self.problem.hidden)
+        return self._bias("down_bias", self.problem.hidden, self._range_scale)
 
     @cached_property
     def shared(self) -> SharedExpertInputs | None:
@@ -266,13 +318,14 @@ class Inputs:
         if not p.shared_ffn:
             return None
         scale, wide = self._in_scale(p.hidden), "normal" if p.values in ("tiny", "huge") else None
+        inner, outer = (p.shared_ffn, p.hidden), (p.hidden, p.shared_ffn)
+        pattern, gate_signs = self._signs("hidden", p.hidden), self._signs("shared.gate", p.shared_ffn, 1)
+        down_signs = self._signs("down", p.hidden, 1)
         return SharedExpertInputs(
-            w_gate=self._values("shared.w_gate", (p.shared_ffn, p.hidden), scale, wide),
-            w_up=self._values("shared.w_up", (p.shared_ffn, p.hidden), scale, wide),
-            w_down=self._values(
-                "shared.w_down", (p.hidden, p.shared_ffn), self._in_scale(p.shared_ffn) * self._range_scale
-            ),
-            gate=self._values("shared.gate", (1, p.hidden), scale, wide) if p.shared_gate else None,
+            w_gate=self._values("shared.w_gate", inner, scale, wide) * gate_signs * pattern,
+            w_up=self._values("shared.w_up", inner, scale, wide) * gate_signs * pattern,
+            w_down=self._values("shared.w_down", outer, self._in_scale(p.shared_ffn) * self._range_scale) * down_signs,
+            gate=self._values("shared.gate", (1, p.hidden), scale, wide) * pattern if p.shared_gate else None,
         )
 
     # -- inputs of stages judged alone -------------------------------------------------------------------------------
@@ -287,13 +340,17 @@ class Inputs:
     def weights(self) -> torch.Tensor:
         p = self.problem
         words = raw_words(p.seed, "weights", p.tokens * p.top_k)
-        values = torch.from_numpy(_sample(words, "positive").astype(np.float32))
+        # One weight in four is negative: no router makes one, but combine is a plain sum of products.
+        signs = np.where((words & np.uint64(3)) == 0, -1.0, 1.0)
+        values = torch.from_numpy((_sample(words, "positive") * signs).astype(np.float32))
         return values.reshape(p.tokens, p.top_k).to(self.device)
 
     @cached_property
     def h(self) -> torch.Tensor:
         wide = "normal" if self.problem.values in ("tiny", "huge") else None
-        return self._values("h", (self.problem.routed_rows, self.problem.ffn), regime=wide)
+        rows, ffn = self.problem.routed_rows, self.problem.ffn
+        signs = self._signs("rows", rows, 1) * self._signs("ffn", ffn)
+        return self._values("h", (rows, ffn), regime=wide) * signs
 
     @cached_property
     def y(self) -> torch.Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .formats import FORMATS, Format
 from .generate import Inputs
+from .kinds import Kind
 from .oracle.ball import TF32_PRODUCT, Arithmetic
-from .problem import MAX_EXPERTS, Problem
+from .problem import MAX_EXPERTS, Problem, Router
 
 STAGES = ("route", "permute", "gate_up", "down", "combine", "forward")
 
@@ -54,10 +55,11 @@ class Declaration:
     """What an implementation supports and how it computes.
 
     stages, dtypes, scorings, activations, layouts: names as in Problem; a problem outside them is never drawn.
-    rounds: values rounded to the input's dtype on the way, of "gate_up" (both products), "activation", "h", "y";
-        what is not named stays fp32.
+    rounds: values rounded to the input's dtype on the way, of "gate_up" (both products), "activation", "h", "y" and
+        "shared" (the shared expert's output times its gate); what is not named stays fp32.
     kappa: accumulation error of the matrix unit in u per product (docs/numerics.md); 2 where unknown.
     splits: partial sums of one product added up separately.
+    flushes_subnormals: the matrix unit reads subnormal fp16 and bf16 inputs as zero (CDNA2).
     checks_arguments: raises TypeError or ValueError for the bad inputs of SPEC, section "bad input".
     capturable: may be captured in a device graph.
     """
@@ -76,9 +78,10 @@ class Declaration:
     expert_bias: bool = True
     shared_expert: bool = True
     max_experts: int = MAX_EXPERTS
-    rounds: frozenset[str] = frozenset({"h", "y"})
+    rounds: frozenset[str] = frozenset({"h", "y", "shared"})
     kappa: float = 2.0
     splits: int = 1
+    flushes_subnormals: bool = False
     checks_arguments: bool = False
     capturable: bool = False
     uses_triton: bool = False
@@ -94,24 +97,29 @@ class Declaration:
             if problem.input_precision == "tf32":
                 return Arithmetic(self.kappa, self.splits, TF32_PRODUCT)
             return Arithmetic(1.0, self.splits)
-        return Arithmetic(self.kappa, self.splits)
+        smallest_normal = 2.0 ** FORMATS[problem.dtype].min_exponent
+        return Arithmetic(self.kappa, self.splits, flush_below=smallest_normal if self.flushes_subnormals else 0.0)
 
-    def supports(self, problem: Problem) -> bool:
-        """Whether the declaration covers `problem` (stage apart)."""
-        router = problem.router
+    def supports(self, problem: Problem, kind: Kind) -> bool:
+        """Whether the declaration covers those fields of `problem` that a property of this kind reads."""
         return (
             problem.dtype in self.dtypes
-            and router.scoring in self.scorings
-            and problem.activation in self.activations
-            and problem.layout in self.layouts
             and (problem.dtype != "fp32" or problem.input_precision in self.input_precisions)
             and problem.experts <= self.max_experts
+            and (not kind.router or self._supports_router(problem.router))
+            and (not kind.ffn or problem.activation in self.activations)
+            and (not kind.ffn or self.expert_bias or not problem.expert_bias)
+            and (not kind.layout or problem.layout in self.layouts)
+            and (not kind.shared or self.shared_expert or not problem.shared_ffn)
+        )
+
+    def _supports_router(self, router: Router) -> bool:
+        return (
+            router.scoring in self.scorings
             and (self.groups or router.groups == 1)
             and (self.selection_bias or not router.selection_bias)
             and (self.logit_bias or not router.logit_bias)
             and (self.expert_scale or not router.expert_scale)
-            and (self.expert_bias or not problem.expert_bias)
-            and (self.shared_expert or not problem.shared_ffn)
         )
 
 

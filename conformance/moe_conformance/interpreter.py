@@ -76,7 +76,7 @@ def repair() -> None:
             return original_binary(self, lhs, rhs, op)
         with np.errstate(all="ignore"):  # overflow to infinity is an answer here, not an accident
             result = op(widen(lhs.data), widen(rhs.data))
-        return handle(result if result.dtype == bool else narrow(result), tl.bfloat16)
+        return handle(result, tl.int1) if result.dtype == bool else handle(narrow(result), tl.bfloat16)
 
     def unary(self: Any, arg: Any, op: Callable[..., Any]) -> Any:
         if arg.dtype.scalar != tl.bfloat16:

@@ -55,26 +55,30 @@ def judge(requirement: str, value: Tensor, ball: Ball, dtype: torch.dtype, *, so
         return Verdict(requirement, "passed")
     fmt = BY_DTYPE[dtype]
     stored = output_ball(ball, fmt)
-    ratio = _error_over_bound(value.double(), stored, fmt)
+    ratio = _error_over_bound(value.double(), ball, fmt)
     worst = float(ratio.max())
     if worst > 1.0:
         return Verdict(requirement, "failed", worst, _describe(value, stored, ratio))
-    reason = _powerless(stored, fmt, source)
+    reason = _powerless(ball, fmt, source)
     if reason:
         return Verdict(requirement, "refused", worst, reason)
     return Verdict(requirement, "passed", worst)
 
 
-def _error_over_bound(value: Tensor, stored: Ball, fmt: Format) -> Tensor:
-    """Error over bound, elementwise: above 1 is a violation, inf where the value is of the wrong kind."""
+def _error_over_bound(value: Tensor, ball: Ball, fmt: Format) -> Tensor:
+    """Error over bound, elementwise: above 1 is a violation, inf where the value is of the wrong kind.
+
+    `ball` is the ball of the real result; the store's own rounding is added here.
+    """
+    stored = output_ball(ball, fmt)
     free = torch.isinf(stored.rad)
     error = (value - stored.mid).abs()
     ratio = torch.where(error == 0, torch.zeros_like(error), error / stored.rad)
     ratio = torch.where(torch.isfinite(value), ratio, torch.full_like(ratio, math.inf))
-    # Overflow: certainly infinite, certainly finite, or either.
-    magnitude = stored.mid.abs()
-    must = magnitude - stored.rad >= fmt.overflow
-    may = magnitude + stored.rad >= fmt.overflow
+    # Overflow: certainly infinite, certainly finite, or either, decided before the store's rounding.
+    magnitude = ball.mid.abs()
+    must = magnitude - ball.rad >= fmt.overflow
+    may = magnitude + ball.rad >= fmt.overflow
     right_infinity = torch.isinf(value) & (torch.sign(value) == torch.sign(stored.mid))
     ratio = torch.where(may & right_infinity, torch.zeros_like(ratio), ratio)
     ratio = torch.where(must & ~right_infinity, torch.full_like(ratio, math.inf), ratio)
@@ -91,15 +95,15 @@ def _substitutes(reference: Tensor, source: Tensor | None) -> Iterator[tuple[str
             yield f"the reference moved by one {name}", reference.roll(1, dims=axis)
 
 
-def _powerless(stored: Ball, fmt: Format, source: Tensor | None) -> str:
+def _powerless(ball: Ball, fmt: Format, source: Tensor | None) -> str:
     """Why this comparison could not have failed, or an empty string."""
-    claimed = torch.isfinite(stored.rad)
+    claimed = torch.isfinite(ball.rad)
     if float(claimed.double().mean()) < 0.5:
         return "the bound claims nothing about more than half of the elements"
-    for name, substitute in _substitutes(stored.mid, source):
-        if name != "zeros" and bool(((substitute - stored.mid).abs() <= U * stored.mid.abs()).all()):
+    for name, substitute in _substitutes(ball.mid, source):
+        if name != "zeros" and bool(((substitute - ball.mid).abs() <= U * ball.mid.abs()).all()):
             continue  # equal rows or columns: to fp32's precision the substitute is the right answer
-        if bool((_error_over_bound(substitute, stored, fmt) <= 1.0).all()):
+        if bool((_error_over_bound(substitute, ball, fmt) <= 1.0).all()):
             return f"{name} would have passed"
     return ""
 

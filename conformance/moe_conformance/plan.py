@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .backends import Backend
 from .explore import Part, part_seed
 from .implementation import STAGES, Declaration
-from .profiles import Profile, landmark_problems, model_problems
-from .registry import FIXED_KINDS, Property, all_properties
+from .profiles import Profile, fixed_problems
+from .registry import Property, all_properties
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,22 @@ def chosen_properties(options: RunOptions, backend: Backend, declaration: Declar
 
 def parts(prop: Property, options: RunOptions, profile: Profile, declaration: Declaration) -> list[Part]:
     """The parts of one property: dtype by dtype, slice by slice."""
-    kind = prop.problems
-    if kind == "models" and not profile.models:
+    if prop.problems == "models" and not profile.models:
         return []
-    slices = 1 if kind in FIXED_KINDS else profile.slices
+    slices = profile.slices if prop.kind.drawn else 1
     total_share = sum(p.share for p in all_properties().values())
     total = options.problems or profile.problems
     each = total * prop.share / total_share / (len(declaration.dtypes) * slices)
     made = []
     for dtype in declaration.dtypes:
-        if kind in FIXED_KINDS and not _fixed(kind, dtype):
+        if not prop.kind.drawn and not fixed_problems(prop.problems, dtype):
             continue
         for index in range(slices):
-            draws = 0 if kind in FIXED_KINDS else max(1, round(each))
+            draws = max(1, round(each)) if prop.kind.drawn else 0
             made.append(Part(prop, dtype, index, draws, part_seed(options.seed, prop.name, dtype, index)))
     return made
 
 
-def _fixed(kind: str, dtype: str) -> int:
-    return len(model_problems(dtype) if kind == "models" else landmark_problems(kind, dtype))
-
-
-def expected_problems(made: list[Part]) -> int:
+def expected_problems(made: list[Part], declaration: Declaration) -> int:
     """How many problems the parts will run, roughly: drawn ones and fixed ones."""
-    return sum(part.draws + (_fixed(part.property.problems, part.dtype) if part.index == 0 else 0) for part in made)
+    return sum(part.draws + len(part.fixed(declaration)) for part in made)

@@ -23,7 +23,7 @@ from .implementation import Guarded, Implementation, load
 from .plan import RunOptions, chosen_properties, parts
 from .problem import Problem
 from .profiles import PROFILE_NAMES, Profile, profile
-from .registry import LARGE_KINDS, Property, run_trial
+from .registry import Property, run_trial
 from .runlog import RunLog
 from .trial import NonConformance, Trial
 
@@ -94,22 +94,24 @@ class Session:
         self.log.started(trial)
         started = time.monotonic()
         # Problems of many gigabytes take turns: together they would not fit on one device.
-        large = FileLock(self._directory / "large.lock") if prop.problems in LARGE_KINDS else nullcontext()
+        large = FileLock(self._directory / "large.lock") if prop.kind.large else nullcontext()
         with large:
             try:
                 run_trial(trial, prop.check)
             finally:
                 self.log.finished(trial, time.monotonic() - started, counts=counts)
                 del trial
-                if prop.problems in LARGE_KINDS:
+                if prop.kind.large:
                     self.backend.release_memory()
 
 
 def make_trial(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Trial:
     """A trial of `prop` on `problem`, with the problem's own features noted."""
     guarded = Guarded(implementation)
-    trial = Trial(prop.name, prop.requirements, problem, guarded, name, backend, whole_forward=prop.whole_forward)
-    trial.features |= coverage.features(problem, prop.problems)
+    trial = Trial(
+        prop.name, prop.requirements, problem, guarded, name, backend, prop.whole_forward, large=prop.kind.large
+    )
+    trial.features |= coverage.features(problem, prop.kind)
     return trial
 
 
@@ -147,7 +149,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Parts of large problems first: they take longest, and the others fill the gaps."""
-    items.sort(key=lambda item: not (isinstance(item, PropertyItem) and item.part.property.problems in LARGE_KINDS))
+    items.sort(key=lambda item: not (isinstance(item, PropertyItem) and item.part.property.kind.large))
 
 
 def _items(collector: pytest.Collector, session: Session, prop: Property) -> Iterator[pytest.Item]:

@@ -16,7 +16,7 @@ DType = Literal["fp32", "fp16", "bf16"]
 Scoring = Literal["softmax", "sigmoid", "softmax_selected"]
 ActivationKind = Literal["silu", "gelu_tanh", "swiglu_clamped"]
 LoadKind = Literal["uniform", "zipf", "one_hot", "few_hot", "round_robin"]
-Values = Literal["normal", "positive", "integers", "spiky", "tiny", "huge", "mixed"]
+Values = Literal["normal", "positive", "integers", "spiky", "tiny", "huge", "mixed", "aligned"]
 Layout = Literal["contiguous", "padded", "transposed", "offset", "packed", "interleaved"]
 
 MAX_EXPERTS = 1024
@@ -107,7 +107,7 @@ class Problem(_Plain):
 
     @classmethod
     def from_json(cls, text: str | dict[str, Any]) -> Problem:
-        """Parse what `to_json` wrote. Raises pydantic.ValidationError (a ValueError) for anything else."""
+        """Parse what `to_json` wrote. Raises ValueError (pydantic's or json's) for anything else."""
         data = text if isinstance(text, dict) else json.loads(text)
         return cls.model_validate(data)
 

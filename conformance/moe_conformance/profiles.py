@@ -95,10 +95,15 @@ def landmark_problems(kind: str, dtype: str) -> list[Problem]:
 MODEL_TOKENS = {"fp32": (3,), "fp16": (1, 48), "bf16": (1, 8, 33, 128, 512)}
 
 
+def fixed_problems(kind: str, dtype: str) -> list[Problem]:
+    """The problems of a kind that every run meets, in `dtype`."""
+    return model_problems(dtype) if kind == "models" else landmark_problems(kind, dtype)
+
+
 def model_problems(dtype: str) -> list[Problem]:
     """Every model layer at a few token counts, smallest layers first."""
     made = [
-        Problem.from_json({**layer, "tokens": tokens, "dtype": dtype, "seed": 11})
+        Problem.from_json({**layer, "tokens": tokens, "dtype": dtype, "values": "aligned", "seed": 11})
         for layer in models().values()
         for tokens in MODEL_TOKENS[dtype]
     ]

@@ -9,23 +9,18 @@ from dataclasses import dataclass
 from functools import cache
 
 from .implementation import ImplementationError
+from .kinds import KINDS, Kind
 from .problem import Problem
 from .trial import Check, Trial
-
-# A source of problems is named here and resolved by explore.py, so that properties need not know Hypothesis.
-DRAWN_KINDS = ("route", "permute", "experts", "combine", "forward", "small_forward")
-FIXED_KINDS = ("models", "far", "many_rows", "bad_input", "compile_keys")  # data/landmarks.toml and data/models.toml
-KINDS = DRAWN_KINDS + FIXED_KINDS
-LARGE_KINDS = ("models", "many_rows")  # gigabytes of tensors: one at a time on a device
 
 
 @dataclass(frozen=True)
 class Property:
     """One conformance property.
 
-    stages: those the implementation must declare. problems: which kind of problem is drawn (KINDS). share: its weight
-    in a profile's total number of problems. backends: where it can run. needs: attributes of the Declaration that
-    must be true.
+    stages: those the implementation must declare. problems: which kind of problem it takes (kinds.py).
+    share: its weight in a profile's total number of problems. backends: where it can run.
+    needs: attributes of the Declaration that must be true.
     """
 
     name: str
@@ -44,6 +39,11 @@ class Property:
         """The stage it is filed under: the last it needs."""
         return self.stages[-1]
 
+    @property
+    def kind(self) -> Kind:
+        """What its problems are made of."""
+        return KINDS[self.problems]
+
 
 def conforms(
     *requirements: str,
@@ -56,7 +56,7 @@ def conforms(
 ) -> Callable[[Check], Check]:
     """Mark a function `test_*(trial)` in a module of `properties` as a property. See Property for the arguments."""
     if problems not in KINDS:
-        raise ValueError(f"problems must be one of {KINDS}, got {problems!r}")
+        raise ValueError(f"problems must be one of {sorted(KINDS)}, got {problems!r}")
 
     def mark(check: Check) -> Check:
         name = check.__name__.removeprefix("test_")

@@ -11,12 +11,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .implementation import Declaration
+from .kinds import KINDS
 from .problem import Layout, Load, Problem, Router, Values
 from .profiles import Limits
 
 # Counts of experts that models use, and their neighbours: not powers of two, padded lanes, several warps.
 EXPERT_COUNTS = (16, 24, 60, 64, 72, 96, 128, 160, 256, 384, 512, 1000, 1024)
-VALUES: tuple[Values, ...] = ("normal", "positive", "integers", "spiky", "mixed", "tiny", "huge")
+VALUES: tuple[Values, ...] = ("normal", "aligned", "positive", "integers", "spiky", "mixed", "tiny", "huge")
+LONG = 512  # products of a sum beyond which the worst-case bound of random signs loses its power
 LAYOUTS: tuple[Layout, ...] = ("contiguous", "padded", "offset", "transposed", "packed", "interleaved")
 
 
@@ -84,43 +86,48 @@ def loads(draw: st.DrawFn, experts: int, top_k: int) -> Load:
 
 
 @st.composite
-def problems(draw: st.DrawFn, kind: str, dtype: str, limits: Limits, declaration: Declaration) -> Problem:
-    """A problem of `kind` (registry.KINDS) in `dtype`."""
-    routing_only = kind in ("route", "permute")
+def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declaration: Declaration) -> Problem:
+    """A problem of a kind (kinds.KINDS) in `dtype`. Fields that the kind does not read keep their plain values."""
+    kind = KINDS[kind_name]
+    routing_only = not kind.ffn and kind_name != "combine"
     experts_limit = min(limits.routed_experts if routing_only else limits.experts, declaration.max_experts)
     experts = draw(expert_counts(experts_limit), label="experts")
     top_k = draw(chosen_counts(experts, limits.route_top_k if routing_only else 16), label="top_k")
     tokens_limit = limits.routed_tokens if routing_only else limits.tokens
-    if kind == "small_forward":
+    if kind_name == "small_forward":
         tokens_limit = min(tokens_limit, 40)
     # k or E in the hundreds with thousands of tokens costs minutes and shows nothing that fewer tokens do not.
     tokens_limit = max(1, min(tokens_limit, 2**20 // (experts * max(1, top_k // 8))))
     tokens = draw(token_counts(tokens_limit), label="tokens")
     fields: dict[str, Any] = {"tokens": tokens, "experts": experts, "top_k": top_k, "hidden": 1, "ffn": 1}
     fields |= {"dtype": dtype, "load": draw(loads(experts, top_k)), "seed": draw(st.integers(0, 2**32 - 1))}
-    if kind == "permute":
+    if kind_name == "permute":
         return Problem(**fields)
-    small = 2**16 if kind == "small_forward" else limits.weights
+    largest = 2**16 if kind_name == "small_forward" else limits.weights
     # Most problems are small, so that many fit; the budget of a few reaches the limit.
-    budget = draw(st.sampled_from((min(2**14, small), min(2**17, small), min(2**20, small), small)), label="budget")
+    budget = draw(st.sampled_from([min(2**power, largest) for power in (14, 17, 20, 62)]), label="budget")
     per_row = max(1, min(budget // experts, limits.rows_times_weights // max(1, tokens * top_k)))
-    uses_ffn = kind in ("experts", "forward", "small_forward")
     fields["hidden"] = draw(sizes(max(1, min(limits.hidden, per_row))), label="hidden")
-    if uses_ffn:
+    if kind.ffn:
         fields["ffn"] = draw(sizes(max(1, min(limits.ffn, per_row // fields["hidden"]))), label="ffn")
         fields["activation"] = draw(st.sampled_from(declaration.activations), label="activation")
         fields["expert_bias"] = declaration.expert_bias and draw(st.booleans(), label="expert_bias")
-    if kind != "combine":
+    if kind.layout:
         fields["layout"] = draw(st.sampled_from([n for n in LAYOUTS if n in declaration.layouts]), label="layout")
-    if kind in ("route", "forward", "small_forward"):
+    if kind.router:
         fields["router"] = draw(routers(experts, top_k, declaration))
         fields["ties"] = draw(st.booleans(), label="ties") and draw(st.booleans(), label="ties again")
-    if kind in ("combine", "forward") and declaration.shared_expert and draw(st.booleans(), label="shared expert"):
+    if kind.shared and declaration.shared_expert and draw(st.booleans(), label="shared expert"):
         fields["shared_ffn"] = draw(sizes(min(limits.ffn, 64)), label="shared_ffn")
         fields["shared_gate"] = draw(st.booleans(), label="shared_gate")
-    fields["values"] = draw(st.sampled_from(VALUES), label="values")
+    long_sums = max(fields["hidden"], fields["ffn"]) > LONG
+    fields["values"] = draw(st.sampled_from(("aligned",) * 8 + VALUES if long_sums else VALUES), label="values")
     if dtype == "fp32":
-        # TF32 is one case in four: its bound is 2**13 times wider, so it sees less.
-        others = [p for p in declaration.input_precisions if p != "ieee"]
-        fields["input_precision"] = draw(st.sampled_from(["ieee"] * 3 + others), label="input_precision")
+        fields["input_precision"] = draw(input_precisions(declaration), label="input_precision")
     return Problem(**fields)
+
+
+def input_precisions(declaration: Declaration) -> st.SearchStrategy[Any]:
+    """A declared precision of fp32 products. TF32 is one case in four: its bound is 2**13 times wider."""
+    declared = declaration.input_precisions
+    return st.sampled_from([p for p in declared if p == "ieee"] * 3 + [p for p in declared if p != "ieee"])

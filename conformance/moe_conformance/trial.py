@@ -43,12 +43,20 @@ class Trial:
     implementation_name: str
     backend: Backend
     whole_forward: bool = False
+    large: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
     features: set[str] = field(default_factory=set)
+    note: str = ""
     inputs: Inputs = field(init=False)
+    reference: Inputs = field(init=False)
 
     def __post_init__(self) -> None:
         self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward)
+        # The oracle reads tensors of its own: an implementation that writes to its inputs cannot change its judge.
+        # Only problems of gigabytes share them; MEM-1 watches over the inputs of the others.
+        self.reference = (
+            self.inputs if self.large else generate(self.problem, self.backend.device, whole_forward=self.whole_forward)
+        )
 
     # -- claims ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +107,7 @@ class Trial:
         if "permute" in self.implementation.declaration.stages:
             found: Permutation = self.implementation.permute(self.inputs.ids, self.problem.experts)
             return found
-        order, inverse, offsets = oracle.expected_permutation(self.inputs.ids, self.problem.experts)
+        order, inverse, offsets = oracle.expected_permutation(self.reference.ids, self.problem.experts)
         return Permutation(order.int(), inverse.int(), offsets.int())
 
     def note_routing(self, ids: Tensor) -> None:
@@ -129,6 +137,7 @@ class Trial:
         failed = [v for v in self.verdicts if v.failed]
         lines = [f"{v.requirement} is not met by {self.implementation_name}: {v.message}" for v in failed]
         lines += [f"  property: {self.property_name}", f"  problem:  {self.problem.to_json()}"]
+        lines += [f"  note:     {self.note}"] if self.note else []
         lines += [f"  replay:   {self.replay_command()}"]
         return "\n".join(lines)
 

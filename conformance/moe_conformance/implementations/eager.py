@@ -23,7 +23,7 @@ class Eager:
 
     declaration = Declaration(
         name="eager",
-        rounds=frozenset({"gate_up", "activation", "h", "y"}),
+        rounds=frozenset({"gate_up", "activation", "h", "y", "shared"}),
         # Vendor GEMMs may split K; each partial sum is rounded once more.
         splits=64,
     )

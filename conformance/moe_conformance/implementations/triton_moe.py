@@ -30,7 +30,7 @@ class TritonMoE:
 
     declaration = Declaration(
         name="tritonmoe",
-        rounds=frozenset({"h", "y"}),
+        rounds=frozenset({"h", "y", "shared"}),
         checks_arguments=True,
         capturable=True,
         uses_triton=True,

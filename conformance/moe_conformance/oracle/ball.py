@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..formats import FP32_TINY, Format, U
+from ..formats import FP32_MAX, FP32_TINY, Format, U
 
 SILU_SLOPE = 1.0999  # largest |d/dx x*sigmoid(x)|, at x = 2.3994
 GELU_SLOPE = 1.1290  # largest |d/dx gelu_tanh(x)|, at x = 1.4243
@@ -74,7 +74,7 @@ class Ball:
         addend = other if isinstance(other, Ball) else Ball.exact(other)
         mid = self.mid + addend.mid
         rad = self.rad + addend.rad
-        return Ball(mid, rad + U * (mid.abs() + rad))._settled()
+        return Ball(mid, rad + U * (mid.abs() + rad) + FP32_TINY)._settled()
 
     def times(self, other: Ball) -> Ball:
         """Product rounded once to fp32."""
@@ -111,14 +111,15 @@ def _nearest(values: Tensor, fmt: Format) -> Tensor:
     return torch.where(values.abs() >= fmt.overflow, infinite, torch.where(values.isfinite(), rounded, values))
 
 
-def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic) -> Ball:
-    """a (N,K) times weight (J,K) transposed, accumulated in fp32 in any order: (N,J).
+def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = None) -> Ball:
+    """a (N,K) times weight (J,K) transposed plus bias (J), accumulated in fp32 in any order: (N,J).
 
-    |error| <= c (H + P)(1 + 2c) + P + D S + FTZ with S = |a||w|, H = (S + |y|)/2 the largest possible partial sum,
-    P the propagated radius, c = (kappa K + splits + tiles) u with a tile for every 16 products.
+    |error| <= P + c (H + P)(1 + 2c) + D (S + P) + FTZ with S = |a||w| + |bias|, H = (S + |y|)/2 the largest possible
+    partial sum, P the propagated radius, c = (kappa (K + 1) + splits + tiles) u with a tile for every 16 products. The
+    bias counts as one more product: it may be added first, last or anywhere between.
     """
     b = weight.double().transpose(-1, -2)
-    length = a.mid.shape[-1]
+    length = a.mid.shape[-1] + (bias is not None)
     y = a.mid @ b
     b_abs = b.abs()
     if bool(torch.count_nonzero(a.rad)):
@@ -128,14 +129,22 @@ def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic) -> Ball:
     else:
         s = a.mid.abs() @ b_abs
         p = torch.zeros_like(s)
-    c = (arithmetic.kappa * length + arithmetic.splits + math.ceil(length / 16)) * U
-    rad = p + c * ((s + y.abs()) / 2 + p) * (1 + 2 * c) + arithmetic.product * (s + p)
+    rad = p + arithmetic.product * (s + p)
     if arithmetic.flush_below:
         small_a = a.mid.abs() * (a.mid.abs() < arithmetic.flush_below)
         small_b = b_abs * (b_abs < arithmetic.flush_below)
         rad = rad + small_a @ b_abs + a.mid.abs() @ small_b
-    # Products and partial sums below fp32's normal range may be flushed.
-    return Ball(y, rad + length * FP32_TINY)._settled()
+    if bias is not None:
+        y, s = y + bias.double(), s + bias.double().abs()
+    c = (arithmetic.kappa * length + arithmetic.splits + math.ceil(length / 16)) * U
+    rad = rad + c * ((s + y.abs()) / 2 + p) * (1 + 2 * c)
+    # Products and sums below fp32's normal range may be flushed, both.
+    return in_fp32_range(Ball(y, rad + 2 * length * FP32_TINY), s + p)._settled()
+
+
+def in_fp32_range(ball: Ball, mass: Tensor) -> Ball:
+    """Claims nothing where partial sums (at most `mass` in magnitude) may leave fp32's range on the way."""
+    return Ball(ball.mid, ball.rad.masked_fill(mass * (1 + 2.0**-10) >= FP32_MAX, math.inf))
 
 
 def exp_error(t: Tensor) -> Tensor:
@@ -143,15 +152,23 @@ def exp_error(t: Tensor) -> Tensor:
     return (4.0 + 2.35 * t.abs()) * U
 
 
-def sigmoid(x: Ball, alpha: float = 1.0) -> Ball:
-    """sigmoid(alpha x) computed as 1 / (1 + exp(-alpha x)) in fp32; x's own radius enters through s(1 - s) <= 1/4."""
-    t = alpha * x.mid
-    s = torch.sigmoid(t)
-    spread = alpha * x.rad
-    # |sigmoid'| at the far end of the ball is at most e^spread times the one at the midpoint, and never above 1/4.
-    slope = torch.minimum(s * torch.sigmoid(-t) * torch.exp(spread.clamp(max=60.0)), torch.full_like(s, 0.25))
-    relative = torch.sigmoid(-t) * (exp_error(t) + (2 * U * t.abs() if alpha != 1.0 else 0.0)) + 5 * U
-    return Ball(s, slope * spread + s * relative + FP32_TINY)._settled()
+# Errors are multiplied to first order below; this covers the products of errors that are left out.
+SECOND_ORDER = 1 + 2.0**-10
+
+
+def _sigmoid_error(t: Tensor, argument: Tensor) -> Tensor:
+    """Relative error of 1 / (1 + exp(-t)) in fp32 whose argument -t was computed with an error of `argument`."""
+    return (torch.sigmoid(-t) * (exp_error(t) + argument) + 6 * U) * SECOND_ORDER
+
+
+def sigmoid(x: Ball) -> Ball:
+    """sigmoid(x) computed as 1 / (1 + exp(-x)) in fp32; x's own radius enters through the slope s(1 - s) <= 1/4."""
+    s = torch.sigmoid(x.mid)
+    # The slope at the far end of the ball is at most e^radius times the one at the midpoint, and never above 1/4.
+    slope = (s * torch.sigmoid(-x.mid) * torch.exp(x.rad.clamp(max=700.0))).clamp(max=0.25)
+    moved = (slope * x.rad).clamp(max=1.0)
+    computed = s * _sigmoid_error(x.mid, torch.zeros_like(s)) + moved * (exp_error(x.mid.abs() + x.rad) + 6 * U)
+    return Ball(s, (moved + computed).clamp(max=1.0 + 8 * U) + FP32_TINY)._settled()
 
 
 def silu(x: Ball, alpha: float = 1.0) -> Ball:
@@ -161,8 +178,8 @@ def silu(x: Ball, alpha: float = 1.0) -> Ball:
     value = x.mid * sigma
     slope = (sigma * (1 + t * tail)).abs()
     moved = torch.minimum(SILU_SLOPE * x.rad, slope * x.rad + 0.25 * alpha * x.rad**2)
-    argument = exp_error(t) + (2 * U * t.abs() if alpha != 1.0 else 0.0)
-    computed = (tail * argument + 6 * U) * (value.abs() + SILU_SLOPE * x.rad)
+    argument = 2 * U * t.abs() if alpha != 1.0 else torch.zeros_like(t)
+    computed = (_sigmoid_error(t, argument) + U) * (value.abs() + SILU_SLOPE * x.rad)
     return Ball(value, moved + computed + (x.mid.abs() + 1.0) * FP32_TINY)._settled()
 
 
@@ -173,31 +190,35 @@ def gelu_tanh(x: Ball) -> Ball:
     value = x.mid * sigma
     slope = (sigma + x.mid * sigma * tail * 2 * GELU_C * (1 + 0.134145 * x.mid**2)).abs()
     moved = torch.minimum(GELU_SLOPE * x.rad, slope * x.rad + GELU_CURVE * x.rad**2)
-    computed = (tail * (exp_error(z) + 6 * U * z.abs()) + 6 * U) * (value.abs() + GELU_SLOPE * x.rad)
-    # The tanh form cancels in 1 + tanh(z) for negative x: an absolute error of 4 u in that sum is legitimate.
-    cancelled = 2 * U * x.mid.abs() * (x.mid < 0)
+    computed = (_sigmoid_error(z, 8 * U * z.abs()) + U) * (value.abs() + GELU_SLOPE * x.rad)
+    # The tanh form cancels in 1 + tanh(z), and tanh itself may come from exp: 8 u in that sum is legitimate.
+    cancelled = 4 * U * x.mid.abs()
     return Ball(value, moved + computed + cancelled + (x.mid.abs() + 1.0) * FP32_TINY)._settled()
 
 
 def softmax(x: Ball, members: Tensor | None = None) -> Ball:
-    """Softmax over the last axis in fp32. `members` (bool) restricts it to some entries; the others become 0.
+    """Softmax over the last axis in fp32, the maximum subtracted first. `members` (bool) restricts it to some entries;
+    the others become 0.
 
-    A logit's radius e moves every probability: p_i (e_i + sum_j p_j e_j) to first order. For large e the first-order
-    term is not a bound, so the exact interval p exp(+-(e_i + max e)) is used: it always holds.
+    Logits that move by d_j, |d_j| <= e_j, multiply p_i by exp(d_i) / sum_j p_j exp(d_j). As 1 / sum p exp(-e) is at
+    most sum p exp(e) (Cauchy-Schwarz), that factor lies within exp(+-(e_i + log sum_j p_j exp(e_j))): exact for any e.
     """
     mid = x.mid if members is None else x.mid.masked_fill(~members, -math.inf)
     radius = x.rad if members is None else x.rad.masked_fill(~members, 0.0)
+    # A logit certainly 200 below another has a probability below 2**-126, whatever its own radius is.
+    certain = (mid - radius).amax(dim=-1, keepdim=True)
+    radius = radius.masked_fill(mid + radius < certain - 200.0, 0.0)
     p = torch.softmax(mid, dim=-1)
     t = torch.where(p > 0, mid - mid.amax(dim=-1, keepdim=True), torch.zeros_like(mid))
     r = torch.where(p > 0, U * t.abs() + exp_error(t), torch.zeros_like(t))
-    count = x.mid.shape[-1]
-    relative = r + (p * r).sum(-1, keepdim=True) + (count - 1) * U + 4 * U
-    # exp(e_i + sum_j p_j e_j ...) bounded through the log-sum-exp: log sum p_j exp(e_j) <= max over members.
-    upward = radius + torch.log((p * torch.exp(radius.clamp(max=80.0))).sum(-1, keepdim=True))
-    moved = torch.expm1(upward.clamp(max=80.0))
-    relative = relative * (1 + 4 * relative) * (1 + moved) + moved
-    rad = p * relative + 2 * FP32_TINY
-    # A logit about which nothing is known leaves nothing known about its row.
+    count = x.mid.shape[-1] if members is None else members.sum(-1, keepdim=True)
+    relative = (r + (p * r).sum(-1, keepdim=True) + (count + 3) * U) * SECOND_ORDER
+    upward = radius + torch.log((p * torch.exp(radius.clamp(max=700.0))).sum(-1, keepdim=True))
+    moved = torch.expm1(upward.clamp(max=700.0))
+    rad = p * (relative * (1 + moved) + moved) + 2 * FP32_TINY
+    # A logit about which little is known leaves little known about its row: but that probabilities lie in [0, 1].
+    vague = (radius > 300.0).any(-1, keepdim=True)
+    rad = torch.where(vague, torch.ones_like(rad), rad).clamp(max=1.0) + 8 * U * vague
     rad = rad.masked_fill(torch.isinf(radius).any(-1, keepdim=True), math.inf)
     if members is not None:
         rad = rad.masked_fill(~members, 0.0)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..formats import U
+from ..formats import FP32_TINY, U
 from ..generate import Inputs, SharedExpertInputs
 from ..problem import Problem
-from .ball import Arithmetic, Ball, gelu_tanh, gemm, sigmoid, silu
+from .ball import Ball, gelu_tanh, gemm, in_fp32_range, sigmoid, silu
 
 if TYPE_CHECKING:
     from ..implementation import Declaration
@@ -57,10 +57,8 @@ def _gate_up_rows(
     declaration: Declaration,
 ) -> Ball:
     arithmetic = declaration.arithmetic(problem)
-    both = gemm(x, torch.cat((w_gate, w_up)), arithmetic)
-    width = w_gate.shape[0]
-    gate, up = both[:, :width], both[:, width:]
-    return activated(gate.plus(biases[0]), up.plus(biases[1]), problem, declaration)
+    gate, up = gemm(x, w_gate, arithmetic, biases[0]), gemm(x, w_up, arithmetic, biases[1])
+    return activated(gate, up, problem, declaration)
 
 
 def _row(bias: Tensor | None, expert: int) -> Tensor | None:
@@ -93,7 +91,7 @@ def down(inputs: Inputs, h: Ball, offsets: Tensor, declaration: Declaration) -> 
     for expert, (start, stop) in enumerate(_segments(offsets)):
         if start == stop:
             continue
-        ball = gemm(h[start:stop], inputs.w_down[expert], arithmetic).plus(_row(inputs.down_bias, expert))
+        ball = gemm(h[start:stop], inputs.w_down[expert], arithmetic, _row(inputs.down_bias, expert))
         mid[start:stop], rad[start:stop] = ball.mid, ball.rad
     return Ball(mid, rad)
 
@@ -114,8 +112,9 @@ def combine(y: Ball, weights: Ball, inverse: Tensor, addend: Ball | None = None)
     terms = top_k
     if addend is not None:
         mid, rad, mass, terms = mid + addend.mid, rad + addend.rad, mass + addend.mid.abs() + addend.rad, top_k + 1
-    # Each term is rounded as a product and in at most `terms` additions.
-    return Ball(mid, rad + (terms + 1) * U * mass)._settled()
+    # Each term is rounded as a product and in at most `terms` additions; small ones may be flushed in both.
+    total = Ball(mid, rad + (terms + 1) * (U * mass + 2 * FP32_TINY))
+    return in_fp32_range(total, mass)._settled()
 
 
 def shared_expert(inputs: Inputs, shared: SharedExpertInputs, declaration: Declaration) -> Ball:
@@ -127,13 +126,8 @@ def shared_expert(inputs: Inputs, shared: SharedExpertInputs, declaration: Decla
     y = gemm(h, shared.w_down, declaration.arithmetic(problem)).rounded(declaration.rounding("y", problem))
     if shared.gate is None:
         return y
-    gate = sigmoid(gemm(x, shared.gate, router_arithmetic(declaration, problem)))
-    return y.times(gate).rounded(declaration.rounding("y", problem))
-
-
-def router_arithmetic(declaration: Declaration, problem: Problem) -> Arithmetic:
-    """Router logits are accumulated in fp32; TF32 is never asked of them unless the problem asks for it."""
-    return declaration.arithmetic(problem)
+    gate = sigmoid(gemm(x, shared.gate, declaration.arithmetic(problem)))
+    return y.times(gate).rounded(declaration.rounding("shared", problem))
 
 
 def forward(inputs: Inputs, ids: Tensor, weights: Tensor, declaration: Declaration) -> Ball:

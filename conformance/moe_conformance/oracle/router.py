@@ -37,8 +37,7 @@ class RoutingReport:
 
 def logits_ball(inputs: Inputs, arithmetic: Arithmetic) -> Ball:
     """Router logits (T,E): x router_weight^T accumulated in fp32, plus the logit bias."""
-    logits = gemm(Ball.exact(inputs.x), inputs.router_weight, arithmetic)
-    return logits.plus(inputs.logit_bias)
+    return gemm(Ball.exact(inputs.x), inputs.router_weight, arithmetic, inputs.logit_bias)
 
 
 def scores_ball(logits: Ball, router: Router) -> Ball:

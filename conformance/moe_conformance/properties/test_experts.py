@@ -13,8 +13,8 @@ def test_gate_up(trial: Trial) -> None:
     """h = act(x W_gate^T) * (x W_up^T), every row with its own expert's weights, in every memory layout."""
     permutation = trial.permutation()
     h = trial.implementation.gate_up(trial.inputs, permutation)
-    order, _, offsets = oracle.expected_permutation(trial.inputs.ids, trial.problem.experts)
-    ball = oracle.gate_up(trial.inputs, order, offsets, trial.implementation.declaration)
+    order, _, offsets = oracle.expected_permutation(trial.reference.ids, trial.problem.experts)
+    ball = oracle.gate_up(trial.reference, order, offsets, trial.implementation.declaration)
     requirement = "GATE-1" if trial.problem.layout == "contiguous" else "GATE-2"
     trial.judge(requirement, h, ball)
     trial.note_routing(trial.inputs.ids)
@@ -25,10 +25,10 @@ def test_down(trial: Trial) -> None:
     """y = h W_down^T (+ bias), every row with its own expert's weights, in every memory layout."""
     permutation = trial.permutation()
     y = trial.implementation.down(trial.inputs, trial.inputs.h, permutation)
-    _, _, offsets = oracle.expected_permutation(trial.inputs.ids, trial.problem.experts)
-    ball = oracle.down(trial.inputs, Ball.exact(trial.inputs.h), offsets, trial.implementation.declaration)
+    _, _, offsets = oracle.expected_permutation(trial.reference.ids, trial.problem.experts)
+    ball = oracle.down(trial.reference, Ball.exact(trial.reference.h), offsets, trial.implementation.declaration)
     requirement = "DOWN-1" if trial.problem.layout == "contiguous" else "DOWN-2"
-    trial.judge(requirement, y, ball, source=trial.inputs.h)
+    trial.judge(requirement, y, ball, source=trial.reference.h)
 
 
 @conforms("COMB-1", "COMB-2", stages=("permute", "combine"), problems="combine", share=1.5)
@@ -37,11 +37,12 @@ def test_combine(trial: Trial) -> None:
     inputs = trial.inputs
     permutation = trial.permutation()
     out = trial.implementation.combine(inputs, inputs.y, inputs.weights, permutation)
-    _, inverse, _ = oracle.expected_permutation(inputs.ids, trial.problem.experts)
-    addend = None if inputs.addend is None else Ball.exact(inputs.addend)
-    ball = oracle.combine(Ball.exact(inputs.y), Ball.exact(inputs.weights), inverse, addend)
+    reference = trial.reference
+    _, inverse, _ = oracle.expected_permutation(reference.ids, trial.problem.experts)
+    addend = None if reference.addend is None else Ball.exact(reference.addend)
+    ball = oracle.combine(Ball.exact(reference.y), Ball.exact(reference.weights), inverse, addend)
     requirement = "COMB-1" if addend is None else "COMB-2"
-    trial.judge(requirement, out, ball, source=inputs.y)
+    trial.judge(requirement, out, ball, source=reference.y)
 
 
 @conforms("DOWN-3", stages=("permute", "down"), problems="experts", share=0.3)
@@ -52,9 +53,9 @@ def test_down_rows_do_not_mix(trial: Trial) -> None:
     h[::2] = 0
     permutation = trial.permutation()
     y = trial.implementation.down(inputs, h, permutation)
-    order, _, _ = oracle.expected_permutation(inputs.ids, trial.problem.experts)
-    experts = inputs.ids.reshape(-1).long()[order]
-    bias = inputs.down_bias
+    order, _, _ = oracle.expected_permutation(trial.reference.ids, trial.problem.experts)
+    experts = trial.reference.ids.reshape(-1).long()[order]
+    bias = trial.reference.down_bias
     want = torch.zeros_like(y) if bias is None else bias[experts]
     right = bool((y[::2] == want[::2]).all())
     trial.expect("DOWN-3", right, "a row of zeros does not give its expert's bias")

@@ -10,8 +10,8 @@ from moe_conformance.trial import Trial
 @conforms("PERM-1", "PERM-2", "PERM-3", stages=("permute",), problems="permute", share=1.5)
 def test_permute(trial: Trial) -> None:
     """Offsets, order and inverse are those of the stable sort by expert."""
-    ids, experts = trial.inputs.ids, trial.problem.experts
-    found = trial.implementation.permute(ids, experts)
+    ids, experts = trial.reference.ids, trial.problem.experts
+    found = trial.implementation.permute(trial.inputs.ids, experts)
     order, inverse, offsets = oracle.expected_permutation(ids, experts)
     for requirement, name, got, want in (
         ("PERM-1", "offsets", found.offsets, offsets),

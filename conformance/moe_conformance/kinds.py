@@ -1,0 +1,34 @@
+"""Kinds of problem: which part of a Problem a property reads, and whether its problems are drawn or fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """router, ffn, layout, shared: the fields of a Problem that matter to this kind of property. drawn: Hypothesis
+    draws more of them; otherwise all come from data/landmarks.toml or data/models.toml. large: gigabytes of tensors,
+    run one at a time on a device."""
+
+    router: bool = False
+    ffn: bool = False
+    layout: bool = False
+    shared: bool = False
+    drawn: bool = True
+    large: bool = False
+
+
+KINDS = {
+    "route": Kind(router=True, layout=True),
+    "permute": Kind(),
+    "experts": Kind(ffn=True, layout=True),
+    "combine": Kind(shared=True),
+    "forward": Kind(router=True, ffn=True, layout=True, shared=True),
+    "small_forward": Kind(router=True, ffn=True, layout=True),
+    "models": Kind(router=True, ffn=True, layout=True, shared=True, drawn=False, large=True),
+    "far": Kind(ffn=True, drawn=False),
+    "many_rows": Kind(drawn=False, large=True),
+    "bad_input": Kind(router=True, ffn=True, drawn=False),
+    "compile_keys": Kind(router=True, ffn=True, drawn=False),
+}
