@@ -88,31 +88,36 @@ def unit_dimension(weight: torch.Tensor) -> str:
     return "n" if is_unit(weight, -2) else "none"
 
 
-def vector_width(*operands: tuple[torch.Tensor, int | None]) -> int:
-    """Elements that the kernel may count strides in, for tensors given with their contiguous dimension (or None).
+def vector_width(sizes: tuple[int, ...], rows: tuple[torch.Tensor, ...], weights: tuple[torch.Tensor, ...] = ()) -> int:
+    """VEC: the number of elements in which a kernel counts sizes and strides.
 
-    16 bytes' worth when every base address and every other stride is a multiple of 16 bytes, else 1. A dimension of one
-    element counts with the stride it would have in a contiguous tensor: a single token then shares the compiled kernel
-    of many.
+    16 bytes' worth when every size, every base address and every stride but the unit ones is a multiple of it, else 1.
+    rows: matrices read row by row, whose inner stride must be one; weights (..., N, K), one of whose last two strides
+    must be. Kernels compiled for VEC > 1 load 16 bytes at a time; all odd cases share the one compiled for VEC = 1.
+    A dimension of one element counts with the stride it would have in a contiguous tensor: a single token then shares
+    the compiled kernel of many.
     """
-    for tensor, unit in operands:
+    tensors = (*rows, *weights)
+    vec = VECTOR_BYTES // min(tensor.element_size() for tensor in tensors)
+    units = [1 if is_unit(t, 1) else None for t in rows]
+    units += [{"k": t.ndim - 1, "n": t.ndim - 2, "none": None}[unit_dimension(t)] for t in weights]
+    if any(size % vec for size in sizes):
+        return 1
+    for tensor, unit in zip(tensors, units, strict=True):
         if unit is None or tensor.data_ptr() % VECTOR_BYTES:
             return 1
         for dimension, size in enumerate(tensor.shape):
             step = prod(tensor.shape[dimension + 1 :]) if size == 1 else tensor.stride(dimension)
-            if dimension != (unit % tensor.ndim) and step * tensor.element_size() % VECTOR_BYTES:
+            if dimension != unit and step % vec:
                 return 1
-    return VECTOR_BYTES // operands[0][0].element_size()
+    return vec
 
 
-def row_operand(tensor: torch.Tensor) -> tuple[bool, int, int, int]:
-    """(inner unit?, VEC, row stride and inner stride in units of VEC) of a matrix read row by row."""
-    unit = is_unit(tensor, 1)
-    vec = vector_width((tensor, 1 if unit else None))
-    row, inner = strides(tensor)
-    return unit, vec, row // vec, inner // vec
+def unit_flag(weight: torch.Tensor, vec: int) -> str:
+    """The compile-time form of unit_dimension: told apart only where loads are vectors."""
+    return unit_dimension(weight) if vec > 1 else "none"
 
 
-def weight_unit_index(weight: torch.Tensor) -> int | None:
-    """Index, from the end, of the contiguous dimension of a weight (..., N, K), or None."""
-    return {"k": -1, "n": -2, "none": None}[unit_dimension(weight)]
+def counted(steps: tuple[int, ...], vec: int) -> tuple[int, ...]:
+    """Strides or sizes in units of VEC, as kernels take them; a unit stride becomes 0 and is not looked at."""
+    return tuple(step // vec for step in steps)

@@ -39,21 +39,23 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Ball:
-    """mid and rad: float64 tensors of one shape. rad = inf means: nothing is claimed about that element."""
+    """mid and rad: float64 tensors of one shape. rad = inf means: nothing is claimed about that element.
+
+    `is_exact` says that all radii are zero. It is known on the host: asking the device would make it wait.
+    """
 
     mid: Tensor
     rad: Tensor
+    is_exact: bool = False
 
     @classmethod
     def exact(cls, values: Tensor) -> Ball:
         mid = values.double()
-        return cls(mid, torch.zeros_like(mid))._settled()
+        return cls(mid, torch.zeros_like(mid), is_exact=True)
 
     def _settled(self) -> Ball:
         # Infinity or NaN anywhere: no claim. The midpoint becomes 0 so that later sums stay finite.
-        lost = ~(torch.isfinite(self.mid) & torch.isfinite(self.rad))
-        if not bool(lost.any()):
-            return self
+        lost = ~torch.isfinite(self.mid + self.rad)
         return Ball(self.mid.masked_fill(lost, 0.0), self.rad.masked_fill(lost, math.inf))
 
     @property
@@ -65,7 +67,7 @@ class Ball:
         return self.mid + self.rad
 
     def __getitem__(self, index: object) -> Ball:
-        return Ball(self.mid[index], self.rad[index])
+        return Ball(self.mid[index], self.rad[index], self.is_exact)
 
     def plus(self, other: Ball | Tensor | None) -> Ball:
         """Sum rounded once to fp32."""
@@ -122,13 +124,8 @@ def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = 
     length = a.mid.shape[-1] + (bias is not None)
     y = a.mid @ b
     b_abs = b.abs()
-    if bool(torch.count_nonzero(a.rad)):
-        rows = a.mid.shape[0]
-        both = torch.cat((a.mid.abs(), a.rad)) @ b_abs
-        s, p = both[:rows], both[rows:]
-    else:
-        s = a.mid.abs() @ b_abs
-        p = torch.zeros_like(s)
+    s = a.mid.abs() @ b_abs
+    p = torch.zeros_like(s) if a.is_exact else a.rad @ b_abs
     rad = p + arithmetic.product * (s + p)
     if arithmetic.flush_below:
         small_a = a.mid.abs() * (a.mid.abs() < arithmetic.flush_below)

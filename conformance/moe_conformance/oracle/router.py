@@ -28,11 +28,10 @@ class Violation:
 
 @dataclass(frozen=True)
 class RoutingReport:
-    """What `check_routing` found: violations, the ball of the weights (T,k), the closest margin/ambiguity seen."""
+    """What `check_routing` found: violations, and the ball of the weights (T,k) where the ids are usable."""
 
     violations: list[Violation]
     weights: Ball | None
-    ambiguous: int
 
 
 def logits_ball(inputs: Inputs, arithmetic: Arithmetic) -> Ball:
@@ -117,18 +116,15 @@ def check_groups(ids: Tensor, values: Ball, router: Router) -> tuple[list[Violat
     return violations, (used | certain).repeat_interleave(size, dim=-1)
 
 
-def check_selection(ids: Tensor, values: Ball, eligible: Tensor) -> tuple[list[Violation], int]:
-    """ROUTE-2: no expert left out is certainly better than one chosen. Also counts ambiguous tokens."""
+def check_selection(ids: Tensor, values: Ball, eligible: Tensor) -> list[Violation]:
+    """ROUTE-2: no expert left out is certainly better than one chosen."""
     chosen = _chosen_mask(ids, values.mid.shape[-1])
     worst_chosen = values.high.masked_fill(~chosen, math.inf).amin(-1)
     left_out = eligible & ~chosen
     best_left = values.low.masked_fill(~left_out, -math.inf).amax(-1)
     bad = best_left > worst_chosen
-    overlap = values.high.masked_fill(~left_out, -math.inf).amax(-1) >= values.low.masked_fill(~chosen, math.inf).amin(
-        -1
-    )
     if not bool(bad.any()):
-        return [], int(overlap.sum())
+        return []
     t = _first(bad)
     missed = int(values.low[t].masked_fill(~left_out[t], -math.inf).argmax())
     weakest = int(values.high[t].masked_fill(~chosen[t], math.inf).argmin())
@@ -137,7 +133,7 @@ def check_selection(ids: Tensor, values: Ball, eligible: Tensor) -> tuple[list[V
         f"{float(values.rad[t, weakest]):.2g}) before {missed} ({float(values.mid[t, missed]):.9g} +- "
         f"{float(values.rad[t, missed]):.2g})"
     )
-    return [Violation("ROUTE-2", message, t)], int(overlap.sum())
+    return [Violation("ROUTE-2", message, t)]
 
 
 def check_ties(ids: Tensor, logits: Tensor, selection_bias: Tensor | None, router: Router) -> list[Violation]:
@@ -210,13 +206,12 @@ def check_routing(inputs: Inputs, ids: Tensor, arithmetic: Arithmetic, *, exact:
     problem = inputs.problem
     violations = check_ids(ids, problem.tokens, inputs.top_k, problem.experts)
     if violations:
-        return RoutingReport(violations, None, 0)
+        return RoutingReport(violations, None)
     logits = logits_ball(inputs, arithmetic)
     scores = scores_ball(logits, problem.router)
     values = selection_ball(scores, inputs.selection_bias)
     violations, eligible = check_groups(ids, values, problem.router)
-    chosen_violations, ambiguous = check_selection(ids, values, eligible)
-    violations += chosen_violations
+    violations += check_selection(ids, values, eligible)
     if exact:
         violations += check_ties(ids, logits.mid, inputs.selection_bias, problem.router)
-    return RoutingReport(violations, weights_ball(ids, logits, scores, inputs), ambiguous)
+    return RoutingReport(violations, weights_ball(ids, logits, scores, inputs))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from ..arguments import FLOATS, check_permutation, check_tensor
-from ..launch import cdiv, launch, next_power_of_two, require_runnable, row_operand, strides
+from ..launch import cdiv, counted, launch, next_power_of_two, require_runnable, strides, vector_width
 from .combine_kernel import combine_kernel
 from .permute import Permutation
 
 _ELEMENTS = 2048  # tokens times columns of one program
 _COLUMNS = 512
+_FEWEST_COLUMNS = 64  # narrower rows share one compiled kernel
 
 
 def combine(
@@ -43,10 +44,9 @@ def run_combine(
     """combine, of checked arguments."""
     tokens, hidden = weights.shape[0], y.shape[1]
     out = torch.empty((tokens, hidden), dtype=y.dtype, device=y.device)
-    columns = min(_COLUMNS, next_power_of_two(hidden))
+    columns = min(_COLUMNS, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
     block = min(8, _ELEMENTS // columns)
-    y_unit, y_vec, y_row, y_column = row_operand(y)
-    addend_unit, addend_vec, addend_row, addend_column = (True, 1, 0, 0) if addend is None else row_operand(addend)
+    vec = vector_width((hidden,), (y,) if addend is None else (y, addend))
     launch(
         combine_kernel,
         cdiv(tokens, block) * cdiv(hidden, columns),
@@ -58,18 +58,13 @@ def run_combine(
         addend,
         out,
         tokens,
-        hidden,
+        hidden // vec,
         permutation.top_k,
         permutation.num_experts,
-        y_row,
-        y_column,
+        *counted(strides(y), vec),
         *strides(weights),
-        addend_row,
-        addend_column,
-        Y_UNIT=y_unit,
-        Y_VEC=y_vec,
-        ADDEND_UNIT=addend_unit,
-        ADDEND_VEC=addend_vec,
+        *((0, 0) if addend is None else counted(strides(addend), vec)),
+        VEC=vec,
         TOKENS=block,
         COLUMNS=columns,
         num_warps=4,

@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from .matmul_kernel import element_stride
+from .matmul_kernel import element_count, element_stride
 
 
 @triton.jit(
     do_not_specialize=[
-        "tokens", "top_k", "num_experts", "y_row", "y_column", "weight_row", "weight_column", "addend_row",
+        "tokens", "hidden", "top_k", "num_experts", "y_row", "y_column", "weight_row", "weight_column", "addend_row",
         "addend_column",
     ]
 )  # fmt: skip
@@ -29,13 +29,11 @@ def combine_kernel(
     weight_column,
     addend_row,
     addend_column,
-    Y_UNIT: tl.constexpr,
-    Y_VEC: tl.constexpr,
-    ADDEND_UNIT: tl.constexpr,
-    ADDEND_VEC: tl.constexpr,
+    VEC: tl.constexpr,
     TOKENS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    hidden = element_count(hidden, VEC)
     num_columns = tl.cdiv(hidden, COLUMNS)
     program = tl.program_id(0)
     token = (program // num_columns).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -43,8 +41,8 @@ def combine_kernel(
     token_inside = token < tokens
     column_inside = column < hidden
     kept = tl.load(offsets + num_experts)
-    y_row_stride = element_stride(y_row, False, Y_VEC)
-    y_columns = tl.cast(column, tl.int64)[None, :] * element_stride(y_column, Y_UNIT, Y_VEC)
+    y_row_stride = element_stride(y_row, False, VEC)
+    y_columns = tl.cast(column, tl.int64)[None, :] * element_stride(y_column, VEC > 1, VEC)
 
     total = tl.zeros((TOKENS, COLUMNS), dtype=tl.float32)
     for slot in range(top_k):
@@ -60,7 +58,7 @@ def combine_kernel(
 
     inside = token_inside[:, None] & column_inside[None, :]
     if addend is not None:
-        columns = tl.cast(column, tl.int64)[None, :] * element_stride(addend_column, ADDEND_UNIT, ADDEND_VEC)
-        pointers = addend + token[:, None] * element_stride(addend_row, False, ADDEND_VEC) + columns
+        columns = tl.cast(column, tl.int64)[None, :] * element_stride(addend_column, VEC > 1, VEC)
+        pointers = addend + token[:, None] * element_stride(addend_row, False, VEC) + columns
         total += tl.load(pointers, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + token[:, None] * hidden + column[None, :], total.to(out.dtype.element_ty), mask=inside)

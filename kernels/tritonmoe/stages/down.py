@@ -7,14 +7,13 @@ import torch
 from ..arguments import FLOATS, check_down, check_permutation, check_precision, check_tensor, check_tile
 from ..launch import (
     cdiv,
+    counted,
     launch,
     require_runnable,
-    row_operand,
     shared_memory_limit,
     strides,
-    unit_dimension,
+    unit_flag,
     vector_width,
-    weight_unit_index,
 )
 from ..tiles import Tile, choose
 from .down_kernel import down_kernel
@@ -71,8 +70,7 @@ def run_down(
     rows, ffn = h.shape
     hidden = w_down.shape[1]
     y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
-    h_unit, h_vec, h_row, h_column = row_operand(h)
-    w_vec = vector_width((w_down, weight_unit_index(w_down)))
+    vec = vector_width((ffn, hidden), (h,), (w_down,))
     launch(
         down_kernel,
         schedule.num_tiles * cdiv(hidden, tile.block_n),
@@ -85,18 +83,14 @@ def run_down(
         down_bias,
         y,
         schedule.num_tiles,
-        ffn,
-        hidden,
-        h_row,
-        h_column,
-        *(step // w_vec for step in strides(w_down)),
+        *counted((ffn, hidden), vec),
+        *counted(strides(h), vec),
+        *counted(strides(w_down), vec),
         *((0, 0) if down_bias is None else strides(down_bias)),
-        H_UNIT=h_unit,
-        H_VEC=h_vec,
-        W_UNIT=unit_dimension(w_down),
-        W_VEC=w_vec,
-        MASK_N=hidden % tile.block_n != 0,
-        MASK_K=ffn % tile.block_k != 0,
+        VEC=vec,
+        W_UNIT=unit_flag(w_down, vec),
+        MASK_N=vec == 1 or hidden % tile.block_n != 0,
+        MASK_K=vec == 1 or ffn % tile.block_k != 0,
         INPUT_PRECISION=input_precision if h.dtype == torch.float32 else "ieee",
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,

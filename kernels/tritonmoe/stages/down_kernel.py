@@ -3,12 +3,20 @@
 import triton
 import triton.language as tl
 
-from .matmul_kernel import element_stride, load_bias, load_rows, load_weights, tile_coordinates, weight_pointers
+from .matmul_kernel import (
+    element_count,
+    element_stride,
+    load_bias,
+    load_rows,
+    load_weights,
+    tile_coordinates,
+    weight_pointers,
+)
 
 
 @triton.jit(
     do_not_specialize=[
-        "num_tiles", "h_row", "h_column", "down_expert", "down_n", "down_k", "bias_expert", "bias_n",
+        "num_tiles", "ffn", "hidden", "h_row", "h_column", "down_expert", "down_n", "down_k", "bias_expert", "bias_n",
     ]
 )  # fmt: skip
 def down_kernel(
@@ -29,10 +37,8 @@ def down_kernel(
     down_k,
     bias_expert,
     bias_n,
-    H_UNIT: tl.constexpr,
-    H_VEC: tl.constexpr,
+    VEC: tl.constexpr,
     W_UNIT: tl.constexpr,
-    W_VEC: tl.constexpr,
     MASK_N: tl.constexpr,
     MASK_K: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
@@ -41,6 +47,8 @@ def down_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
 ):
+    ffn = element_count(ffn, VEC)
+    hidden = element_count(hidden, VEC)
     tile, column = tile_coordinates(tl.program_id(0), num_tiles, tl.cdiv(hidden, BLOCK_N), GROUP)
     expert = tl.load(tile_expert + tile)
     if expert < 0:
@@ -54,11 +62,11 @@ def down_kernel(
     n_inside = n < hidden
     k = tl.arange(0, BLOCK_K)
 
-    h_row_stride = element_stride(h_row, False, H_VEC)
-    h_k_stride = element_stride(h_column, H_UNIT, H_VEC)
-    expert_stride = element_stride(down_expert, False, W_VEC)
-    n_stride = element_stride(down_n, W_UNIT == "n", W_VEC)
-    k_stride = element_stride(down_k, W_UNIT == "k", W_VEC)
+    h_row_stride = element_stride(h_row, False, VEC)
+    h_k_stride = element_stride(h_column, VEC > 1, VEC)
+    expert_stride = element_stride(down_expert, False, VEC)
+    n_stride = element_stride(down_n, W_UNIT == "n", VEC)
+    k_stride = element_stride(down_k, W_UNIT == "k", VEC)
 
     h_pointers = h + row[:, None] * h_row_stride + tl.cast(k, tl.int64)[None, :] * h_k_stride
     w_pointers = weight_pointers(w_down, expert, n, k, expert_stride, n_stride, k_stride)

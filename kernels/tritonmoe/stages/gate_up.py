@@ -7,14 +7,13 @@ import torch
 from ..arguments import check_activation, check_gate_up, check_permutation, check_precision, check_tile, check_tokens
 from ..launch import (
     cdiv,
+    counted,
     launch,
     require_runnable,
-    row_operand,
     shared_memory_limit,
     strides,
-    unit_dimension,
+    unit_flag,
     vector_width,
-    weight_unit_index,
 )
 from ..rules import Activation
 from ..tiles import Tile, choose
@@ -82,8 +81,7 @@ def run_gate_up(
     hidden = x.shape[1]
     ffn = w_gate.shape[1]
     h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
-    x_unit, x_vec, x_row, x_column = row_operand(x)
-    w_vec = vector_width((w_gate, weight_unit_index(w_gate)), (w_up, weight_unit_index(w_up)))
+    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
     launch(
         gate_up_kernel,
         schedule.num_tiles * cdiv(ffn, tile.block_n),
@@ -99,25 +97,21 @@ def run_gate_up(
         up_bias,
         h,
         schedule.num_tiles,
-        hidden,
-        ffn,
+        *counted((hidden, ffn), vec),
         permutation.top_k,
-        x_row,
-        x_column,
-        *(step // w_vec for step in strides(w_gate)),
-        *(step // w_vec for step in strides(w_up)),
+        *counted(strides(x), vec),
+        *counted(strides(w_gate), vec),
+        *counted(strides(w_up), vec),
         *((0, 0) if gate_bias is None else strides(gate_bias)),
         *((0, 0) if up_bias is None else strides(up_bias)),
         float(activation.alpha),
         float(activation.limit),
         ACTIVATION=activation.kind,
-        X_UNIT=x_unit,
-        X_VEC=x_vec,
-        GATE_UNIT=unit_dimension(w_gate),
-        UP_UNIT=unit_dimension(w_up),
-        W_VEC=w_vec,
-        MASK_N=ffn % tile.block_n != 0,
-        MASK_K=hidden % tile.block_k != 0,
+        VEC=vec,
+        GATE_UNIT=unit_flag(w_gate, vec),
+        UP_UNIT=unit_flag(w_up, vec),
+        MASK_N=vec == 1 or ffn % tile.block_n != 0,
+        MASK_K=vec == 1 or hidden % tile.block_k != 0,
         INPUT_PRECISION=input_precision if x.dtype == torch.float32 else "ieee",
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,

@@ -3,7 +3,15 @@
 import triton
 import triton.language as tl
 
-from .matmul_kernel import element_stride, load_bias, load_rows, load_weights, tile_coordinates, weight_pointers
+from .matmul_kernel import (
+    element_count,
+    element_stride,
+    load_bias,
+    load_rows,
+    load_weights,
+    tile_coordinates,
+    weight_pointers,
+)
 
 
 @triton.jit
@@ -30,8 +38,8 @@ def activate(gate, up, alpha, limit, KIND: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "num_tiles", "top_k", "x_row", "x_column", "gate_expert", "gate_n", "gate_k", "up_expert", "up_n", "up_k",
-        "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha", "limit",
+        "num_tiles", "hidden", "ffn", "top_k", "x_row", "x_column", "gate_expert", "gate_n", "gate_k", "up_expert",
+        "up_n", "up_k", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha", "limit",
     ]
 )  # fmt: skip
 def gate_up_kernel(
@@ -64,11 +72,9 @@ def gate_up_kernel(
     alpha,
     limit,
     ACTIVATION: tl.constexpr,
-    X_UNIT: tl.constexpr,
-    X_VEC: tl.constexpr,
+    VEC: tl.constexpr,
     GATE_UNIT: tl.constexpr,
     UP_UNIT: tl.constexpr,
-    W_VEC: tl.constexpr,
     MASK_N: tl.constexpr,
     MASK_K: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
@@ -77,6 +83,8 @@ def gate_up_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
 ):
+    hidden = element_count(hidden, VEC)
+    ffn = element_count(ffn, VEC)
     tile, column = tile_coordinates(tl.program_id(0), num_tiles, tl.cdiv(ffn, BLOCK_N), GROUP)
     expert = tl.load(tile_expert + tile)
     if expert < 0:
@@ -89,14 +97,14 @@ def gate_up_kernel(
     n_inside = n < ffn
     k = tl.arange(0, BLOCK_K)
 
-    x_row_stride = element_stride(x_row, False, X_VEC)
-    x_k_stride = element_stride(x_column, X_UNIT, X_VEC)
-    gate_n_stride = element_stride(gate_n, GATE_UNIT == "n", W_VEC)
-    gate_k_stride = element_stride(gate_k, GATE_UNIT == "k", W_VEC)
-    up_n_stride = element_stride(up_n, UP_UNIT == "n", W_VEC)
-    up_k_stride = element_stride(up_k, UP_UNIT == "k", W_VEC)
-    gate_expert_stride = element_stride(gate_expert, False, W_VEC)
-    up_expert_stride = element_stride(up_expert, False, W_VEC)
+    x_row_stride = element_stride(x_row, False, VEC)
+    x_k_stride = element_stride(x_column, VEC > 1, VEC)
+    gate_n_stride = element_stride(gate_n, GATE_UNIT == "n", VEC)
+    gate_k_stride = element_stride(gate_k, GATE_UNIT == "k", VEC)
+    up_n_stride = element_stride(up_n, UP_UNIT == "n", VEC)
+    up_k_stride = element_stride(up_k, UP_UNIT == "k", VEC)
+    gate_expert_stride = element_stride(gate_expert, False, VEC)
+    up_expert_stride = element_stride(up_expert, False, VEC)
 
     x_pointers = x + tl.cast(token, tl.int64)[:, None] * x_row_stride + tl.cast(k, tl.int64)[None, :] * x_k_stride
     gate_pointers = weight_pointers(w_gate, expert, n, k, gate_expert_stride, gate_n_stride, gate_k_stride)

@@ -19,6 +19,12 @@ def element_stride(units, UNIT: tl.constexpr, VEC: tl.constexpr):
 
 
 @triton.jit
+def element_count(units, VEC: tl.constexpr):
+    """Size in elements, from one counted in VEC elements: masks change at multiples of VEC, so loads stay wide."""
+    return units * VEC
+
+
+@triton.jit
 def tile_coordinates(program, num_tiles, num_columns, GROUP: tl.constexpr):
     """(row tile, column block) of a program on the flat grid.
 

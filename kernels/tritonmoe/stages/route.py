@@ -7,15 +7,14 @@ import torch
 from ..arguments import MAX_EXPERTS, check_router, check_selection, check_tensor, check_tokens
 from ..launch import (
     cdiv,
+    counted,
     launch,
     next_power_of_two,
     require_runnable,
-    row_operand,
     shared_memory_limit,
     strides,
-    unit_dimension,
+    unit_flag,
     vector_width,
-    weight_unit_index,
 )
 from ..rules import RouterRule
 from ..tiles import choose
@@ -104,9 +103,7 @@ def run_router_logits(
     itemsize = router_weight.element_size()
     tile = choose("router", itemsize, tokens, shared_memory_limit(logits_kernel, x.device))
     logits = torch.empty((tokens, experts), dtype=torch.float32, device=x.device)
-    x_unit, x_vec, x_row, x_column = row_operand(x)
-    w_vec = vector_width((router_weight, weight_unit_index(router_weight)))
-    w_n, w_k = (step // w_vec for step in strides(router_weight))
+    vec = vector_width((hidden,), (x,), (router_weight,))
     launch(
         logits_kernel,
         cdiv(tokens, tile.block_m) * cdiv(experts, tile.block_n),
@@ -116,19 +113,15 @@ def run_router_logits(
         logit_bias,
         logits,
         tokens,
-        hidden,
+        hidden // vec,
         experts,
-        x_row,
-        x_column,
-        w_n,
-        w_k,
+        *counted(strides(x), vec),
+        *counted(strides(router_weight), vec),
         0 if logit_bias is None else logit_bias.stride(0),
-        X_UNIT=x_unit,
-        X_VEC=x_vec,
-        W_UNIT=unit_dimension(router_weight),
-        W_VEC=w_vec,
-        MASK_N=experts % tile.block_n != 0,
-        MASK_K=hidden % tile.block_k != 0,
+        VEC=vec,
+        W_UNIT=unit_flag(router_weight, vec),
+        MASK_N=vec == 1 or experts % tile.block_n != 0,
+        MASK_K=vec == 1 or hidden % tile.block_k != 0,
         INPUT_PRECISION=input_precision if router_weight.dtype == torch.float32 else "ieee",
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,

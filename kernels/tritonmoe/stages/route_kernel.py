@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-from .matmul_kernel import element_stride, load_bias, load_rows, load_weights, weight_pointers
+from .matmul_kernel import element_count, element_stride, load_bias, load_rows, load_weights, weight_pointers
 
 NEVER = tl.constexpr(-(2**63))  # below every key, hence below every expert that may still be chosen
 
 
 @triton.jit(
-    do_not_specialize=["tokens", "x_row", "x_column", "w_n", "w_k", "bias_n"],
+    do_not_specialize=["tokens", "hidden", "num_experts", "x_row", "x_column", "w_n", "w_k", "bias_n"],
 )
 def logits_kernel(
     x,
@@ -24,10 +24,8 @@ def logits_kernel(
     w_n,
     w_k,
     bias_n,
-    X_UNIT: tl.constexpr,
-    X_VEC: tl.constexpr,
+    VEC: tl.constexpr,
     W_UNIT: tl.constexpr,
-    W_VEC: tl.constexpr,
     MASK_N: tl.constexpr,
     MASK_K: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
@@ -35,6 +33,7 @@ def logits_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    hidden = element_count(hidden, VEC)
     num_columns = tl.cdiv(num_experts, BLOCK_N)
     token = (tl.program_id(0) // num_columns).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     token_inside = token < tokens
@@ -44,10 +43,10 @@ def logits_kernel(
     n_inside = n < num_experts
     k = tl.arange(0, BLOCK_K)
 
-    k_stride = element_stride(w_k, W_UNIT == "k", W_VEC)
-    x_k_stride = element_stride(x_column, X_UNIT, X_VEC)
-    x_pointers = x + row[:, None] * element_stride(x_row, False, X_VEC) + tl.cast(k, tl.int64)[None, :] * x_k_stride
-    w_pointers = weight_pointers(w_router, 0, n, k, 0, element_stride(w_n, W_UNIT == "n", W_VEC), k_stride)
+    k_stride = element_stride(w_k, W_UNIT == "k", VEC)
+    x_k_stride = element_stride(x_column, VEC > 1, VEC)
+    x_pointers = x + row[:, None] * element_stride(x_row, False, VEC) + tl.cast(k, tl.int64)[None, :] * x_k_stride
+    w_pointers = weight_pointers(w_router, 0, n, k, 0, element_stride(w_n, W_UNIT == "n", VEC), k_stride)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, hidden, BLOCK_K):
         k_inside = k < hidden - start
