@@ -20,7 +20,7 @@ def features(problem: Problem, kind: Kind) -> set[str]:
         found.add("k=E")
     if problem.routed_rows > TILE and problem.routed_rows % TILE:
         found.add("tail tile in rows")
-    if problem.hidden > TILE and problem.hidden % TILE:
+    if kind.reads_hidden and problem.hidden > TILE and problem.hidden % TILE:
         found.add("tail tile in hidden")
     if kind.ffn:
         if problem.ffn > TILE and problem.ffn % TILE:

@@ -46,11 +46,16 @@ class Part:
         return f"{self.property.name}[{self.dtype}-{self.index}]"
 
     def fixed(self, declaration: Declaration) -> list[Problem]:
-        """The fixed problems of this part: those of its kind and dtype that are declared, in the first slice."""
+        """The fixed problems of this part: those of its kind and dtype that are declared, in the first slice.
+
+        They do not say how fp32 products are taken: at IEEE precision where that is declared.
+        """
         if self.index:
             return []
-        prop = self.property
+        prop, precisions = self.property, declaration.input_precisions
         found = fixed_problems(prop.problems, self.dtype)
+        if "ieee" not in precisions and self.dtype == "fp32" and prop.kind.multiplies:
+            found = [p.model_copy(update={"input_precision": precisions[0]}) for p in found]
         return [p for p in found if declaration.supports(p, prop.kind) and prop.accepts(p)]
 
 

@@ -144,8 +144,9 @@ class Inputs:
         """Random signs, as +-1 in the problem's dtype, for the regime "aligned"; ones in every other regime.
 
         In "aligned" every row of x carries one sign pattern over H times a sign of its own, and so does every row of
-        the weights: all products of a sum then have one sign, while inputs and results have both. Such sums are
-        perfectly conditioned, so the worst-case bound stays sharp at any length, which it cannot with random signs.
+        the weights: all products of a sum then have one sign (but for the constant column 0 of x), while inputs and
+        results have both. Such sums are well conditioned, so the worst-case bound stays sharp at any length, which it
+        cannot with random signs.
         """
         dtype = FORMATS[self.problem.dtype].dtype
         if self.problem.values != "aligned":

@@ -104,7 +104,7 @@ class Declaration:
         """Whether the declaration covers those fields of `problem` that a property of this kind reads."""
         return (
             problem.dtype in self.dtypes
-            and (problem.dtype != "fp32" or problem.input_precision in self.input_precisions)
+            and (not kind.multiplies or problem.dtype != "fp32" or problem.input_precision in self.input_precisions)
             and problem.experts <= self.max_experts
             and (not kind.router or self._supports_router(problem.router))
             and (not kind.ffn or problem.activation in self.activations)

@@ -18,6 +18,16 @@ class Kind:
     drawn: bool = True
     large: bool = False
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether matrix products are taken, at the problem's input precision."""
+        return self.router or self.ffn
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether the hidden size matters at all."""
+        return self.router or self.ffn or self.shared
+
 
 KINDS = {
     "route": Kind(router=True, layout=True),

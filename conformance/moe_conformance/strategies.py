@@ -122,7 +122,7 @@ def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declar
         fields["shared_gate"] = draw(st.booleans(), label="shared_gate")
     long_sums = max(fields["hidden"], fields["ffn"]) > LONG
     fields["values"] = draw(st.sampled_from(("aligned",) * 8 + VALUES if long_sums else VALUES), label="values")
-    if dtype == "fp32":
+    if dtype == "fp32" and kind.multiplies:
         fields["input_precision"] = draw(input_precisions(declaration), label="input_precision")
     return Problem(**fields)
 

@@ -140,8 +140,13 @@ def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = 
 
 
 def in_fp32_range(ball: Ball, mass: Tensor) -> Ball:
-    """Claims nothing where partial sums (at most `mass` in magnitude) may leave fp32's range on the way."""
-    return Ball(ball.mid, ball.rad.masked_fill(mass * (1 + 2.0**-10) >= FP32_MAX, math.inf))
+    """Claims nothing where partial sums (up to `mass` in magnitude) may leave fp32's range and the sum need not.
+
+    Where all terms have one sign, mass and sum agree: partial sums only grow, and the sum itself decides.
+    """
+    may_leave = mass * (1 + 2.0**-10) >= FP32_MAX
+    mixed = mass > ball.mid.abs() * (1 + 2.0**-10)
+    return Ball(ball.mid, ball.rad.masked_fill(may_leave & mixed, math.inf))
 
 
 def exp_error(t: Tensor) -> Tensor:

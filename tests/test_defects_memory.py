@@ -1,0 +1,120 @@
+"""Implementations wrong in one way each, and the property that must say so: memory and determinism."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moe_conformance.implementation import Forward
+from moe_conformance.implementations.eager import Eager
+from moe_conformance.problem import Problem, Router
+
+SIZES = {"tokens": 6, "hidden": 20, "ffn": 18, "experts": 6, "top_k": 2}
+FULL = {
+    "router": Router(scoring="sigmoid", logit_bias=True, selection_bias=True, expert_scale=True),
+    "expert_bias": True,
+    "shared_ffn": 5,
+    "shared_gate": True,
+}
+
+
+class Defective(Eager):
+    right = Eager
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+class Writes(Defective):
+    """Changes one element of an input, `before` or after a right forward."""
+
+    def __init__(self, name: str, before: bool = False) -> None:
+        super().__init__()
+        self.name, self.before = name, before
+
+    def scribble(self, inputs) -> None:
+        tensor = inputs.tensor(self.name)
+        tensor[(-1,) * tensor.dim()] += 1
+
+    def forward(self, inputs) -> Forward:
+        if self.before:
+            self.scribble(inputs)
+        found = super().forward(inputs)
+        if not self.before:
+            self.scribble(inputs)
+        return found
+
+
+class WritesBetweenRows(Writes):
+    """Pads rows with zeros in place: the last element of the storage of a padded layout lies outside the view."""
+
+    def scribble(self, inputs) -> None:
+        tensor = inputs.tensor(self.name)
+        storage = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+        assert bool(storage[-1].isnan())
+        storage[-1] = 0
+
+
+WRITABLE = ("x", "w_gate", "w_up", "w_down", "router_weight", "selection_bias", "logit_bias", "expert_scale")
+WRITABLE += ("gate_bias", "up_bias", "down_bias", "shared.w_up", "shared.gate")
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("before", [False, True])
+def test_an_implementation_that_writes_to_an_input_fails(assert_fails, name, before):
+    """After the output is computed, so that it is right, and before."""
+    problem = Problem(**SIZES, **FULL, dtype="bf16")
+    assert_fails(Writes(name, before), "inputs_are_not_modified", problem, "MEM-1", f"{name} was written to")
+
+
+@pytest.mark.parametrize("name", ["x", "w_up", "w_down", "router_weight", "down_bias"])
+def test_an_implementation_that_writes_between_rows_fails(assert_fails, name):
+    problem = Problem(**SIZES, **FULL, layout="padded")
+    assert_fails(WritesBetweenRows(name), "inputs_are_not_modified", problem, "MEM-1", f"{name} was written to")
+
+
+def test_writing_to_an_input_does_not_move_the_judge(assert_fails):
+    """A forward of its own changed inputs is judged by the oracle's: it is wrong."""
+    assert_fails(Writes("x", before=True), "forward", Problem(**SIZES), "ROUTE-2")
+    assert_fails(Writes("w_up", before=True), "forward", Problem(**SIZES | {"top_k": 6}), "FWD-1")
+
+
+# -- determinism -----------------------------------------------------------------------------------------------------
+
+
+class Reuses(Defective):
+    """Returns one buffer, call after call."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field, self.buffer = field, None
+
+    def forward(self, inputs) -> Forward:
+        found = super().forward(inputs)
+        value = getattr(found, self.field)
+        self.buffer = value if self.buffer is None else self.buffer.copy_(value)
+        return found._replace(**{self.field: self.buffer})
+
+
+class LastBit(Defective):
+    """The second call and every later one differs in one bit."""
+
+    calls = 0
+
+    def forward(self, inputs) -> Forward:
+        found = super().forward(inputs)
+        self.calls += 1
+        if self.calls > 1:
+            found.out.view(torch.int32)[0, 0] ^= 1
+        return found
+
+
+@pytest.mark.parametrize("field", Forward._fields)
+def test_a_reused_output_buffer_fails(assert_fails, field):
+    problem = Problem(**SIZES)
+    name = "repetition_is_bitwise_equal"
+    assert_fails(Reuses(field), name, problem, "DET-1", f"{field} was overwritten by a later call")
+
+
+def test_one_bit_between_runs_fails(assert_fails):
+    assert_fails(LastBit(), "repetition_is_bitwise_equal", Problem(**SIZES), "DET-1", "out differs between runs")
