@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Flaky
@@ -22,10 +23,10 @@ from .trial import NonConformance
 SHRINK_SECONDS = 20.0
 
 
-def _no_local_constants() -> providers.Constants:
+def _no_local_constants() -> Any:
     """Hypothesis mixes the literals of imported local modules into its draws. Problems would then depend on which
     modules an implementation happens to import; they must be the same for everyone."""
-    return providers.Constants()
+    return providers.Constants()  # type: ignore[attr-defined]
 
 
 providers._get_local_constants = _no_local_constants
@@ -35,7 +36,7 @@ providers._get_local_constants = _no_local_constants
 class Part:
     """A slice of a property's problems: one dtype, one seed, so many draws. It is one pytest item."""
 
-    property: Property
+    prop: Property
     dtype: str
     index: int
     draws: int
@@ -43,7 +44,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        return f"{self.property.name}[{self.dtype}-{self.index}]"
+        return f"{self.prop.name}[{self.dtype}-{self.index}]"
 
     def fixed(self, declaration: Declaration) -> list[Problem]:
         """The fixed problems of this part: those of its kind and dtype that are declared, in the first slice.
@@ -52,7 +53,7 @@ class Part:
         """
         if self.index:
             return []
-        prop, precisions = self.property, declaration.input_precisions
+        prop, precisions = self.prop, declaration.input_precisions
         found = fixed_problems(prop.problems, self.dtype)
         if "ieee" not in precisions and self.dtype == "fp32" and prop.kind.multiplies:
             found = [p.model_copy(update={"input_precision": precisions[0]}) for p in found]
@@ -102,7 +103,7 @@ def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[
         except NonConformance as failure:
             first_failure = first_failure or failure
     if part.draws:
-        source = problems(part.property.problems, part.dtype, limits, declaration).filter(part.property.accepts)
+        source = problems(part.prop.problems, part.dtype, limits, declaration).filter(part.prop.accepts)
         budget = _ShrinkBudget(run)
 
         @seed(part.seed)
@@ -122,8 +123,8 @@ def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[
         try:
             loop()
         except Flaky:
-            failure = budget.last()
-            failure.trial.note = "did not fail again on every repetition"
-            raise NonConformance(failure.trial) from None
+            trial = budget.last().trial
+            trial.note = "did not fail again on every repetition"
+            raise NonConformance(trial) from None
     if first_failure is not None:
         raise first_failure

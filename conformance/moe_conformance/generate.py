@@ -32,14 +32,16 @@ HUGE = {"fp32": 30, "bf16": 30, "fp16": 14}
 def raw_words(seed: int, name: str, count: int) -> np.ndarray:
     """`count` uint64 words of the stream (seed, name)."""
     key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
-    return np.random.Philox(key=key).random_raw(count)
+    words: np.ndarray = np.random.Philox(key=key).random_raw(count)
+    return words
 
 
 def _gaussian_like(words: np.ndarray) -> np.ndarray:
     # Sum of four 16-bit uniforms (Irwin-Hall), centred and scaled to unit variance: bell-shaped, bounded by 3.5
     # sigma, and exact in integers until one final multiplication.
     parts = words.view(np.uint16).reshape(-1, 4).astype(np.int32).sum(axis=1) - 2 * 65535
-    return parts.astype(np.float64) * (math.sqrt(3.0) / 65536.0)
+    values: np.ndarray = parts.astype(np.float64) * (math.sqrt(3.0) / 65536.0)
+    return values
 
 
 def _sample(words: np.ndarray, regime: str) -> np.ndarray:
@@ -81,13 +83,11 @@ class Inputs:
 
     problem: Problem
     device: torch.device
+    top_k: int  # the problem's, unless a bad-input property asks for another
     whole_forward: bool = False
-    top_k: int | None = None  # the problem's, unless a bad-input property asks for another
     overrides: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.top_k is None:
-            self.top_k = self.problem.top_k
         self.__dict__.update(self.overrides)  # where cached_property looks first
 
     def replaced(self, **overrides: object) -> Inputs:
@@ -95,7 +95,7 @@ class Inputs:
         top_k = overrides.pop("top_k", self.top_k)
         shared = {k: v for k, v in self.__dict__.items() if k in TENSOR_NAMES}
         assert isinstance(top_k, int)
-        return Inputs(self.problem, self.device, self.whole_forward, top_k, {**shared, **overrides})
+        return Inputs(self.problem, self.device, top_k, self.whole_forward, {**shared, **overrides})
 
     def made(self) -> dict[str, torch.Tensor]:
         """The tensors made so far, by name."""
@@ -371,4 +371,4 @@ TENSOR_NAMES = frozenset(
 
 def generate(problem: Problem, device: torch.device | str, *, whole_forward: bool = False) -> Inputs:
     """The inputs of `problem` on `device`; `whole_forward` keeps the range regimes to the down projection."""
-    return Inputs(problem, torch.device(device), whole_forward)
+    return Inputs(problem, torch.device(device), problem.top_k, whole_forward)

@@ -206,7 +206,7 @@ def load(name: str) -> Implementation:
         factory = getattr(module, attribute)
     except AttributeError:
         raise UnknownImplementation(f"module {module_name!r} has no {attribute!r}") from None
-    made = factory()
+    made: Implementation = factory()
     if not isinstance(getattr(made, "declaration", None), Declaration):
         raise TypeError(f"{name}: the factory returned {type(made).__name__} without a Declaration as .declaration")
     missing = [s for s in made.declaration.stages if not callable(getattr(made, s, None))]

@@ -9,7 +9,7 @@ _SIDE: tl.constexpr = tl.constexpr(16)
 
 
 @triton.jit
-def _dot_kernel(a_ptr, b_ptr, out_ptr):
+def _dot_kernel(a_ptr, b_ptr, out_ptr):  # type: ignore[no-untyped-def]
     rows = tl.arange(0, _SIDE)[:, None]
     cols = tl.arange(0, _SIDE)[None, :]
     a = tl.load(a_ptr + rows * _SIDE + cols)
@@ -18,7 +18,7 @@ def _dot_kernel(a_ptr, b_ptr, out_ptr):
 
 
 @triton.jit
-def _round_kernel(source_ptr, out_ptr, sum_ptr, COUNT: tl.constexpr):
+def _round_kernel(source_ptr, out_ptr, sum_ptr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     index = tl.arange(0, COUNT)
     value = tl.load(source_ptr + index).to(tl.bfloat16)
     tl.store(out_ptr + index, value)

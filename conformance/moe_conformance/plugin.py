@@ -89,7 +89,7 @@ class Session:
             self.log.item(part.name, time.monotonic() - started)
 
     def _trial(self, part: Part, problem: Problem, counts: bool) -> None:
-        prop = part.property
+        prop = part.prop
         trial = make_trial(prop, problem, self.implementation, self.options.implementation, self.backend)
         self.log.started(trial)
         started = time.monotonic()
@@ -134,7 +134,7 @@ class PropertyItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, self.part.property.check.__code__.co_firstlineno, self.name
+        return self.path, self.part.prop.check.__code__.co_firstlineno, self.name
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
@@ -149,7 +149,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Parts of large problems first: they take longest, and the others fill the gaps."""
-    items.sort(key=lambda item: not (isinstance(item, PropertyItem) and item.part.property.kind.large))
+    items.sort(key=lambda item: not (isinstance(item, PropertyItem) and item.part.prop.kind.large))
 
 
 def _items(collector: pytest.Collector, session: Session, prop: Property) -> Iterator[pytest.Item]:

@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from . import __version__
 from .contract import requirements, spec_path
 
-SCHEMA = 1
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
@@ -61,7 +59,7 @@ class Record(_Model):
     `parts` holds the wall time of every part in seconds.
     """
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     suite: str = __version__
     spec_digest: str
     implementation: str

@@ -101,8 +101,8 @@ def print_requirements(console: Console) -> None:
     """Every requirement of SPEC.md with the properties that check it."""
     by_requirement: dict[str, list[str]] = {name: [] for name in requirements()}
     for prop in all_properties().values():
-        for requirement in prop.requirements:
-            by_requirement[requirement].append(prop.name)
+        for name in prop.requirements:
+            by_requirement[name].append(prop.name)
     table = Table("requirement", "", "checked by", "backends", title="Requirements (SPEC.md)", title_justify="left")
     for requirement in requirements().values():
         names = ", ".join(by_requirement[requirement.id])

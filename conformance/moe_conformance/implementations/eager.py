@@ -62,13 +62,13 @@ class Eager:
 
     @staticmethod
     def _mask_groups(values: Tensor, groups: int, kept: int, score: str) -> Tensor:
-        members = values.unflatten(-1, (groups, -1))
+        members = values.reshape(values.shape[0], groups, values.shape[1] // groups)
         best = min(2, members.shape[-1]) if score == "top2" else 1
         group_scores = members.topk(best, dim=-1).values.sum(-1)
         chosen = _ranked(group_scores)[:, :kept]
         mask = torch.zeros_like(group_scores, dtype=torch.bool).scatter_(1, chosen, True)
         # Experts of other groups rank behind every eligible one, also behind -Inf scores: ranked by _ranked's NaN rule.
-        return members.masked_fill(~mask[..., None], float("nan")).flatten(-2)
+        return members.masked_fill(~mask[..., None], float("nan")).reshape(values.shape)
 
     def permute(self, ids: Tensor, num_experts: int) -> Permutation:
         flat = ids.reshape(-1).long()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +24,11 @@ def _rule(router: Router) -> tritonmoe.RouterRule:
         group_score=router.group_score,
         scaling_factor=router.scaling_factor,
     )
+
+
+def _native(permutation: Permutation) -> tritonmoe.Permutation:
+    assert isinstance(permutation.native, tritonmoe.Permutation)
+    return permutation.native
 
 
 class TritonMoE:
@@ -63,7 +69,7 @@ class TritonMoE:
     def gate_up(self, inputs: Inputs, permutation: Permutation) -> Tensor:
         return tritonmoe.gate_up(
             inputs.x,
-            permutation.native,
+            _native(permutation),
             inputs.w_gate,
             inputs.w_up,
             tritonmoe.Activation(inputs.problem.activation),
@@ -75,14 +81,14 @@ class TritonMoE:
     def down(self, inputs: Inputs, h: Tensor, permutation: Permutation) -> Tensor:
         return tritonmoe.down(
             h,
-            permutation.native,
+            _native(permutation),
             inputs.w_down,
             down_bias=inputs.down_bias,
             input_precision=inputs.problem.input_precision,
         )
 
     def combine(self, inputs: Inputs, y: Tensor, weights: Tensor, permutation: Permutation) -> Tensor:
-        return tritonmoe.combine(y, weights, permutation.native, addend=inputs.addend)
+        return tritonmoe.combine(y, weights, _native(permutation), addend=inputs.addend)
 
     def forward(self, inputs: Inputs) -> Forward:
         shared = None
@@ -113,7 +119,7 @@ class TritonMoE:
         return sum(len(cache[0]) for kernel in _kernels() for cache in kernel.device_caches.values())
 
 
-def _kernels() -> list[object]:
+def _kernels() -> list[Any]:
     """The compiled entry points of every kernel module of tritonmoe."""
     import importlib
     import pkgutil

@@ -66,7 +66,7 @@ class Ball:
     def high(self) -> Tensor:
         return self.mid + self.rad
 
-    def __getitem__(self, index: object) -> Ball:
+    def __getitem__(self, index: slice | Tensor | tuple[slice, ...]) -> Ball:
         return Ball(self.mid[index], self.rad[index], self.is_exact)
 
     def plus(self, other: Ball | Tensor | None) -> Ball:

@@ -80,8 +80,8 @@ def _chosen_mask(ids: Tensor, experts: int) -> Tensor:
 
 def _group_interval(values: Ball, router: Router) -> tuple[Tensor, Tensor]:
     """Lowest and highest possible score (T,G) of each group. The score is monotone in its members."""
-    low = values.low.unflatten(-1, (router.groups, -1))
-    high = values.high.unflatten(-1, (router.groups, -1))
+    members = (values.mid.shape[0], router.groups, values.mid.shape[1] // router.groups)
+    low, high = values.low.reshape(members), values.high.reshape(members)
     best = min(2, low.shape[-1]) if router.group_score == "top2" else 1
     low, high = low.topk(best, dim=-1).values.sum(-1), high.topk(best, dim=-1).values.sum(-1)
     slack = U * torch.maximum(low.abs(), high.abs()) if best > 1 else torch.zeros_like(low)

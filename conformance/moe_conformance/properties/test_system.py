@@ -55,7 +55,7 @@ SECOND_SWEEP = (3, 5, 6, 13, 31, 48, 80, 129, 255, 999)
 def test_compile_keys_are_free_of_tokens_and_load(trial: Trial) -> None:
     """After one sweep over token counts, a second one with other counts and other loads compiles nothing."""
     implementation, inputs = trial.implementation, trial.inputs
-    counted = implementation.compiled_variants  # type: ignore[attr-defined]
+    counted = implementation.compiled_variants
     for tokens in FIRST_SWEEP:
         implementation.forward(inputs.replaced(x=inputs.x[:tokens]))
         implementation.forward(inputs.replaced(x=_columns_first(inputs.x[:tokens])))
