@@ -172,7 +172,7 @@ def test_gemm_holds_flushed_inputs():
     flushed = [t.masked_fill(t.abs() < limit, 0.0) for t in (a, w)]
     assert any(bool((t != f).any()) for t, f in zip((a, w), flushed, strict=True))
     found = unit_product(products(*flushed), 8, 24)
-    assert_inside(b.gemm(Ball.exact(a), w, Arithmetic(flush_below=limit)), found)
+    assert_inside(b.gemm(Ball.exact(a), w, Arithmetic(smallest_normal=limit, flushes=True)), found)
     plain = b.gemm(Ball.exact(a), w, Arithmetic())
     assert bool(((torch.from_numpy(found) - plain.mid).abs() > plain.rad).any())
 

@@ -163,8 +163,10 @@ def test_declared_flushing_reaches_the_bound():
     sizes = {"tokens": 1, "hidden": 1, "ffn": 1, "experts": 1, "top_k": 1}
     for dtype, smallest in (("fp16", 2.0**-14), ("bf16", 2.0**-126), ("fp32", 0.0)):
         problem = Problem(**sizes, dtype=dtype)
-        assert Declaration("plain").arithmetic(problem).flush_below == 0.0
-        assert Declaration("cdna2", flushes_subnormals=True).arithmetic(problem).flush_below == smallest
+        assert Declaration("plain").arithmetic(problem).flushes is False
+        flushing = Declaration("cdna2", flushes_subnormals=True).arithmetic(problem)
+        assert flushing.flushes == (dtype != "fp32")
+        assert flushing.smallest_normal == smallest
     assert Declaration("plain").rounding("shared", Problem(**sizes, dtype="fp16")) == FORMATS["fp16"]
     assert Declaration("plain", rounds=frozenset()).rounding("shared", Problem(**sizes, dtype="fp16")) is None
 

@@ -98,7 +98,7 @@ class Declaration:
                 return Arithmetic(self.kappa, self.splits, TF32_PRODUCT)
             return Arithmetic(1.0, self.splits)
         smallest_normal = 2.0 ** FORMATS[problem.dtype].min_exponent
-        return Arithmetic(self.kappa, self.splits, flush_below=smallest_normal if self.flushes_subnormals else 0.0)
+        return Arithmetic(self.kappa, self.splits, 0.0, smallest_normal, self.flushes_subnormals)
 
     def supports(self, problem: Problem, kind: Kind) -> bool:
         """Whether the declaration covers those fields of `problem` that a property of this kind reads."""

@@ -46,7 +46,7 @@ def test_no_file_is_left_behind(package):
     ("group", "name", "target"),
     [
         ("console_scripts", "moe-conformance", "moe_conformance.cli:main"),
-        ("pytest11", "moe_conformance", "moe_conformance.plugin"),
+        ("pytest11", "moe_conformance.plugin", "moe_conformance.plugin"),
     ],
 )
 def test_entry_points(group, name, target):

@@ -28,13 +28,17 @@ class Arithmetic:
     kappa: rounding error of one accumulated product in units of u (2 unless the unit is known, 1 for fp32 FMA).
     splits: partial sums of K that are added up separately (split-K, several accumulators).
     product: relative error of one product (TF32), 0 where products of the inputs are exact in fp32.
-    flush_below: inputs smaller than this may be read as zero (CDNA2 fp16/bf16), 0 where none are.
+    smallest_normal: of the inputs' format, where a matrix unit multiplies them; 0 for fp32 FMA. Units align products
+        by the exponents their inputs are stored with, so a subnormal input's product is cut off like a normal one's
+        (seen on an H200: docs/numerics.md).
+    flushes: inputs below `smallest_normal` may even be read as zero (CDNA2 fp16 and bf16).
     """
 
     kappa: float = 2.0
     splits: int = 1
     product: float = 0.0
-    flush_below: float = 0.0
+    smallest_normal: float = 0.0
+    flushes: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,13 @@ class Ball:
         return Ball(mid, torch.maximum(upper - mid, mid - lower))._settled()
 
     def rounded(self, fmt: Format | None) -> Ball:
-        """The ball after one rounding to nearest into `fmt` (None: not rounded there).
+        """The ball after one rounding to nearest into `fmt` (None: it stays in fp32, whose range it may leave).
 
         Rounding is monotone, so the image of the end points bounds the image of the ball.
         """
         if fmt is None:
-            return self
+            beyond = self.mid.abs() + self.rad >= FP32_MAX
+            return Ball(self.mid, self.rad.masked_fill(beyond, math.inf))._settled()
         mid = _nearest(self.mid, fmt)
         upper, lower = _nearest(self.high, fmt), _nearest(self.low, fmt)
         return Ball(mid, torch.maximum(upper - mid, mid - lower))._settled()
@@ -116,20 +121,21 @@ def _nearest(values: Tensor, fmt: Format) -> Tensor:
 def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = None) -> Ball:
     """a (N,K) times weight (J,K) transposed plus bias (J), accumulated in fp32 in any order: (N,J).
 
-    |error| <= P + c (H + P)(1 + 2c) + D (S + P) + FTZ with S = |a||w| + |bias|, H = (S + |y|)/2 the largest possible
-    partial sum, P the propagated radius, c = (kappa (K + 1) + splits + tiles) u with a tile for every 16 products. The
+    |error| <= P + c (H + P)(1 + 2c) + D (S + P) + FTZ with S = |a||w| + |bias| (inputs below the smallest normal
+    number counted as that number), H = (S + |y|)/2 the largest possible partial sum, P the propagated radius, c = (kappa (K + 1) + splits + tiles) u with a tile for every 16 products. The
     bias counts as one more product: it may be added first, last or anywhere between.
     """
     b = weight.double().transpose(-1, -2)
     length = a.mid.shape[-1] + (bias is not None)
     y = a.mid @ b
     b_abs = b.abs()
-    s = a.mid.abs() @ b_abs
+    floor = arithmetic.smallest_normal
+    s = a.mid.abs().clamp(min=floor) @ b_abs.clamp(min=floor)
     p = torch.zeros_like(s) if a.is_exact else a.rad @ b_abs
     rad = p + arithmetic.product * (s + p)
-    if arithmetic.flush_below:
-        small_a = a.mid.abs() * (a.mid.abs() < arithmetic.flush_below)
-        small_b = b_abs * (b_abs < arithmetic.flush_below)
+    if arithmetic.flushes:
+        small_a = a.mid.abs() * (a.mid.abs() < floor)
+        small_b = b_abs * (b_abs < floor)
         rad = rad + small_a @ b_abs + a.mid.abs() @ small_b
     if bias is not None:
         y, s = y + bias.double(), s + bias.double().abs()
