@@ -216,7 +216,14 @@ def test_rounded_and_output_ball_hold_the_stored_value(name):
                 stored = b._nearest(x + edge * ball.rad, fmt)
                 assert_inside(ball.rounded(fmt), stored)
                 assert_inside(b.output_ball(ball, fmt), stored)
-    assert ball.rounded(None) is ball
+    kept = ball.rounded(None)
+    assert torch.equal(kept.mid, ball.mid)
+    assert torch.equal(kept.rad, ball.rad)
+
+
+def test_what_leaves_fp32_claims_nothing_further():
+    kept = Ball.exact(torch.tensor([1e38, 3.5e38, -1e39], dtype=torch.float64)).rounded(None)
+    assert kept.rad.isinf().tolist() == [False, True, True]
 
 
 def test_overflow_and_non_finite_inputs_leave_no_claim():

@@ -188,3 +188,16 @@ def test_a_declaration_is_asked_about_the_fields_that_a_kind_reads():
     assert not small.supports(Problem(**sizes, expert_bias=True), KINDS["experts"])
     assert small.supports(Problem(**sizes, expert_bias=True), KINDS["route"])
     assert not small.supports(Problem(**sizes, router=Router(groups=2, groups_kept=2)), KINDS["route"])
+
+
+def test_products_of_subnormal_inputs_are_cut_off_like_normal_ones():
+    # Measured on an H200, tl.dot and the vendor's GEMM alike, fp16 inputs with fp32 accumulation: a matrix unit aligns
+    # products by the exponents their inputs are stored with. With these weights times 2**10 the result is exact.
+    x = Ball.exact(torch.tensor([[256.0, 15.2890625, 0.04254150390625]], dtype=torch.float16))
+    w = torch.tensor([[3.5762786865234375e-07, -5.900859832763672e-06, -2.7239322662353516e-05]], dtype=torch.float16)
+    measured = 1.755543053150177e-07
+    problem = Problem(tokens=1, hidden=3, ffn=1, experts=1, top_k=1, dtype="fp16")
+    claimed = b.gemm(x, w, Declaration("plain").arithmetic(problem))
+    assert abs(measured - float(claimed.mid)) <= float(claimed.rad)
+    blind = b.gemm(x, w, Arithmetic(2.0))
+    assert abs(measured - float(blind.mid)) > float(blind.rad)

@@ -122,8 +122,9 @@ def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = 
     """a (N,K) times weight (J,K) transposed plus bias (J), accumulated in fp32 in any order: (N,J).
 
     |error| <= P + c (H + P)(1 + 2c) + D (S + P) + FTZ with S = |a||w| + |bias| (inputs below the smallest normal
-    number counted as that number), H = (S + |y|)/2 the largest possible partial sum, P the propagated radius, c = (kappa (K + 1) + splits + tiles) u with a tile for every 16 products. The
-    bias counts as one more product: it may be added first, last or anywhere between.
+    number counted as that number), H = (S + |y|)/2 the largest possible partial sum, P the propagated radius,
+    c = (kappa (K + 1) + splits + tiles) u with a tile for every 16 products. The bias counts as one more product: it
+    may be added first, last or anywhere between.
     """
     b = weight.double().transpose(-1, -2)
     length = a.mid.shape[-1] + (bias is not None)
