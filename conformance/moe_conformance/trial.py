@@ -104,6 +104,7 @@ class Trial:
 
         An implementation without a permute stage gets the exact one.
         """
+        self.note_routing(self.reference.ids)
         if "permute" in self.implementation.declaration.stages:
             found: Permutation = self.implementation.permute(self.inputs.ids, self.problem.experts)
             return found
