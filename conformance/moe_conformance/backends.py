@@ -89,7 +89,9 @@ def describe(backend: Backend) -> dict[str, object]:
     if backend.is_gpu:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         facts["device"] = properties.name
-        facts["architecture"] = getattr(properties, "gcnArchName", f"sm_{properties.major}{properties.minor}")
+        # CUDA builds of torch have a gcnArchName too: the device's name.
+        compute = f"sm_{properties.major}{properties.minor}"
+        facts["architecture"] = properties.gcnArchName if torch.version.hip else compute
         facts["memory_bytes"] = properties.total_memory
         facts["devices"] = torch.cuda.device_count()
     else:
