@@ -36,6 +36,15 @@ def test_integers_are_small_integers(dtype):
     assert float(inputs.x.double().abs().matmul(inputs.router_weight.double().abs().T).max()) < 2**24
 
 
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ties_make_logits_exact_in_every_regime(values, dtype):
+    inputs = regime(values, dtype, ties=True, router=Router(logit_bias=True))
+    for tensor in (inputs.x, inputs.router_weight, 2 * inputs.logit_bias):
+        assert torch.equal(tensor, tensor.round())
+        assert float(tensor.abs().max()) <= 24.0
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_positive_is_positive(dtype):
     inputs = regime("positive", dtype)

@@ -182,9 +182,8 @@ class Inputs:
     @cached_property
     def x(self) -> torch.Tensor:
         p = self.problem
-        x = self._values("x", (p.tokens, p.hidden), regime="integers" if self._exact else None)
-        if p.values in ("tiny", "huge"):
-            x = self._values("x", (p.tokens, p.hidden), regime="normal")
+        regime = "integers" if self._exact else "normal" if p.values in ("tiny", "huge") else None
+        x = self._values("x", (p.tokens, p.hidden), regime=regime)
         x *= self._signs("tokens", p.tokens, 1) * self._signs("hidden", p.hidden)
         x[:, 0] = 1.0  # constant: the router's column 0 steers the load
         return self._laid_out(x)
