@@ -209,6 +209,10 @@ class Segfaults(Raises):
             os.kill(os.getpid(), signal.SIGSEGV)
         return Eager.permute(self, ids, num_experts)
 
+class Malformed(Raises):
+    def permute(self, ids, num_experts):
+        return None if num_experts == 5 else Eager.permute(self, ids, num_experts)
+
 class Unsteady(Raises):
     calls = 0
     def permute(self, ids, num_experts):
@@ -248,6 +252,16 @@ def test_an_exception_is_a_failure_with_its_text(judged):
     assert record.failures
     for failure in record.failures:
         assert failure.problem["experts"] in (3, 4), "shrunk, or the first fixed problem"
+
+
+def test_a_result_of_the_wrong_kind_is_no_success(judged):
+    """Now and then the stage returns None: no requirement is broken, but the run is not green."""
+    done, record = judged("Malformed", "permute")
+    assert done.returncode == 1
+    assert record.verdict == "incomplete"
+    assert not record.failures
+    assert any("ended in an error without a verdict" in reason for reason in record.reasons)
+    assert any(case.outcome == "unfinished" for case in record.cases)
 
 
 @pytest.mark.parametrize(("name", "workers"), [("Exits", 1), ("Segfaults", 2)])

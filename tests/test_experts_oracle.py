@@ -120,6 +120,7 @@ def test_stages_alone_give_the_forward(activation, bias):
     y = oracle.down(inputs, h, offsets, UNROUNDED)
     out = oracle.combine(y, Ball.exact(weights), inverse)
     whole = oracle.forward(inputs, ids, weights, UNROUNDED)
+    # The same float64 operations; the reductions may be ordered otherwise: some hundred roundings of 2**-53.
     assert torch.allclose(out.mid, whole.mid, rtol=1e-13, atol=0)
     assert torch.allclose(out.rad, whole.rad, rtol=1e-13, atol=0)
 

@@ -139,7 +139,9 @@ class Collected:
         made = []
         for (prop, problem), event in sorted(self.ended.items()):
             outcomes = {v["outcome"] for v in event["verdicts"]}
-            outcome: Any = next((o for o in ("failed", "refused") if o in outcomes), "passed")
+            # An error before the first claim leaves no verdict: that is no pass.
+            without_failure = "passed" if outcomes else "unfinished"
+            outcome: Any = next((o for o in ("failed", "refused") if o in outcomes), without_failure)
             worst, seconds = _worst(event["verdicts"]), event["seconds"]
             made.append(Case(property=prop, problem=problem, outcome=outcome, worst=worst, seconds=seconds))
         for prop, problem in sorted(self.unfinished):

@@ -167,8 +167,14 @@ def _reachable(requirement: str, declaration: Declaration) -> bool:
 def _incomplete(plan: Plan, exit_code: int, collected: Collected, passed: set[str]) -> list[str]:
     """Why this run is not the run that was planned."""
     reasons = []
+    log = plan.directory / "pytest.log"
     if exit_code not in (0, 1):
-        reasons.append(f"pytest ended with exit code {exit_code}; see {plan.directory / 'pytest.log'}")
+        reasons.append(f"pytest ended with exit code {exit_code}; see {log}")
+    # Not a requirement that is not met, but an error between the implementation and its judge: a result of the wrong
+    # kind, most likely. One such problem among thousands must not pass for a green run.
+    silent_cases = sum(not event["verdicts"] for event in collected.ended.values())
+    if silent_cases or (exit_code == 1 and not collected.failures):
+        reasons.append(f"{silent_cases} problems ended in an error without a verdict; see {log}")
     lost = sorted(set(plan.items) - set(collected.items))
     if lost:
         reasons.append(f"{len(lost)} of {len(plan.items)} parts never reported, the first {lost[0]}")
