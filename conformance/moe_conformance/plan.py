@@ -45,7 +45,7 @@ def parts(prop: Property, options: RunOptions, profile: Profile, declaration: De
     total = options.problems or profile.problems
     each = total * prop.share / total_share / (len(declaration.dtypes) * slices)
     made = []
-    for dtype in declaration.dtypes:
+    for dtype in (name for name in declaration.dtypes if name in prop.dtypes):
         if not prop.kind.drawn and not fixed_problems(prop.problems, dtype):
             continue
         for index in range(slices):

@@ -20,7 +20,7 @@ class Property:
 
     stages: those the implementation must declare. problems: which kind of problem it takes (kinds.py).
     share: its weight in a profile's total number of problems. backends: where it can run.
-    needs: attributes of the Declaration that must be true.
+    needs: attributes of the Declaration that must be true. dtypes: those it speaks of.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Property:
     needs: tuple[str, ...]
     accepts: Callable[[Problem], bool]
     whole_forward: bool
+    dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
 
     @property
     def stage(self) -> str:
@@ -53,6 +54,7 @@ def conforms(
     backends: tuple[str, ...] = ("cpu", "cuda", "rocm"),
     needs: tuple[str, ...] = (),
     accepts: Callable[[Problem], bool] = lambda problem: True,
+    dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16"),
 ) -> Callable[[Check], Check]:
     """Mark a function `test_*(trial)` in a module of `properties` as a property. See Property for the arguments."""
     if problems not in KINDS:
@@ -61,7 +63,7 @@ def conforms(
     def mark(check: Check) -> Check:
         name = check.__name__.removeprefix("test_")
         whole = stages[-1] == "forward"
-        made = Property(name, requirements, stages, problems, check, share, backends, needs, accepts, whole)
+        made = Property(name, requirements, stages, problems, check, share, backends, needs, accepts, whole, dtypes)
         check.conformance_property = made  # type: ignore[attr-defined]
         return check
 
