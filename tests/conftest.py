@@ -14,9 +14,8 @@ import torch
 import moe_conformance
 import tritonmoe
 from moe_conformance.backends import Backend
-from moe_conformance.plugin import make_trial
 from moe_conformance.problem import Problem
-from moe_conformance.registry import all_properties, run_trial
+from moe_conformance.registry import all_properties, make_trial, run_trial
 from moe_conformance.trial import NonConformance, Trial
 
 torch.set_num_threads(1)

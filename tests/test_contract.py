@@ -135,8 +135,8 @@ def test_unknown_kind_of_problem_is_refused():
 def test_a_verdict_on_a_requirement_that_was_not_named_is_an_error():
     """A property cannot quietly judge something else than it lists."""
     from moe_conformance.implementation import load
-    from moe_conformance.plugin import make_trial
     from moe_conformance.problem import Problem
+    from moe_conformance.registry import make_trial
 
     prop = registry.all_properties()["permute"]
     problem = Problem(tokens=1, hidden=1, ffn=1, experts=1, top_k=1)

@@ -16,11 +16,10 @@ from moe_conformance.coverage import features, required
 from moe_conformance.implementation import STAGES, Declaration, load
 from moe_conformance.kinds import KINDS
 from moe_conformance.plan import RunOptions
-from moe_conformance.plugin import make_trial
 from moe_conformance.problem import Problem, Router
 from moe_conformance.profiles import landmarks
 from moe_conformance.record import Collected, Record, problem_set_digest
-from moe_conformance.registry import all_properties
+from moe_conformance.registry import all_properties, make_trial
 from moe_conformance.runlog import RunLog, Tail
 
 CPU = Backend("cpu", "cpu")

@@ -129,8 +129,7 @@ def _interpreter_problems(implementation: Implementation, backend: Backend) -> l
 @click.argument("case")
 def replay(implementation: str, backend: str, case: str) -> None:
     """Run one problem again. CASE is the JSON of a failure, or a file that holds it."""
-    from .plugin import make_trial
-    from .registry import run_trial
+    from .registry import make_trial, run_trial
     from .trial import NonConformance
 
     try:

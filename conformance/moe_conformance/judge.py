@@ -19,6 +19,7 @@ from .formats import BY_DTYPE, Format, U
 from .oracle.ball import Ball, output_ball
 
 Outcome = Literal["passed", "failed", "refused"]
+Tier = Literal["exact", "sound", "sharp", "statistical"]
 SCALED = 1.0 + 2.0**-6
 
 
@@ -30,6 +31,7 @@ class Verdict:
     outcome: Outcome
     worst: float = 0.0
     message: str = ""
+    tier: Tier = "sound"
 
     @property
     def failed(self) -> bool:
@@ -38,7 +40,8 @@ class Verdict:
 
 def holds(requirement: str, condition: bool, message: str) -> Verdict:
     """A claim without a tolerance: exact integers, identical bytes, a raised error."""
-    return Verdict(requirement, "passed") if condition else Verdict(requirement, "failed", math.inf, message)
+    outcome: Outcome = "passed" if condition else "failed"
+    return Verdict(requirement, outcome, 0.0 if condition else math.inf, "" if condition else message, "exact")
 
 
 def judge(requirement: str, value: Tensor, ball: Ball, dtype: torch.dtype, *, source: Tensor | None = None) -> Verdict:

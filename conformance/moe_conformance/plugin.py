@@ -16,16 +16,15 @@ import pytest
 import torch
 from filelock import FileLock
 
-from . import coverage
 from .backends import Backend, resolve
 from .explore import Part, explore
-from .implementation import Guarded, Implementation, load
+from .implementation import Implementation, load
 from .plan import RunOptions, chosen_properties, parts
 from .problem import Problem
 from .profiles import PROFILE_NAMES, Profile, profile
-from .registry import Property, run_trial
+from .registry import Property, make_trial, run_trial
 from .runlog import RunLog
-from .trial import NonConformance, Trial
+from .trial import NonConformance
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,16 +102,6 @@ class Session:
                 del trial
                 if prop.kind.large:
                     self.backend.release_memory()
-
-
-def make_trial(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Trial:
-    """A trial of `prop` on `problem`, with the problem's own features noted."""
-    guarded = Guarded(implementation)
-    trial = Trial(
-        prop.name, prop.requirements, problem, guarded, name, backend, prop.whole_forward, large=prop.kind.large
-    )
-    trial.features |= coverage.features(problem, prop.kind)
-    return trial
 
 
 SESSION = pytest.StashKey[Session]()

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from .implementation import ImplementationError
+from . import coverage
+from .backends import Backend
+from .implementation import Guarded, Implementation, ImplementationError
 from .kinds import KINDS, Kind
 from .problem import Problem
-from .trial import Check, Trial
+from .trial import Check, NonConformance, Trial
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,46 @@ def all_properties() -> dict[str, Property]:
     return found
 
 
+def make_trial(
+    prop: Property,
+    problem: Problem,
+    implementation: Implementation,
+    name: str,
+    backend: Backend,
+    *,
+    collects: bool = False,
+) -> Trial:
+    """A trial of `prop` on `problem`, with the problem's own features noted."""
+    trial = Trial(
+        property_name=prop.name,
+        requirements=prop.requirements,
+        problem=problem,
+        implementation=Guarded(implementation),
+        implementation_name=name,
+        backend=backend,
+        whole_forward=prop.whole_forward,
+        large=prop.kind.large,
+        collects=collects,
+    )
+    trial.features |= coverage.features(problem, prop.kind)
+    return trial
+
+
 def run_trial(trial: Trial, check: Check) -> None:
     """Run one trial. Raises NonConformance for unmet requirements, and for anything the implementation raises.
 
-    Any other exception is the suite's own fault and passes through.
+    Any other exception is the suite's own fault and passes through, except in a trial that collects: there a property
+    goes on with a result that was found wrong, and may well trip over it.
     """
     try:
         check(trial)
     except ImplementationError as error:
         raise trial.crashed(error) from error
+    except NonConformance:
+        raise
+    except Exception as error:
+        if not (trial.collects and trial.failed):
+            raise
+        raise NonConformance(trial) from error
+    if trial.failed:
+        raise NonConformance(trial)

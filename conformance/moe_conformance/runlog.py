@@ -38,7 +38,12 @@ class RunLog:
     def finished(self, trial: Trial, seconds: float, *, counts: bool) -> None:
         """After the trial, whatever its outcome. `counts` is False for trials made while shrinking."""
         verdicts = [
-            {"requirement": v.requirement, "outcome": v.outcome, "worst": v.worst if math.isfinite(v.worst) else None}
+            {
+                "requirement": v.requirement,
+                "tier": v.tier,
+                "outcome": v.outcome,
+                "worst": v.worst if math.isfinite(v.worst) else None,
+            }
             | ({"message": v.message} if v.message else {})
             for v in trial.verdicts
         ]

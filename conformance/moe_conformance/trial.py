@@ -33,7 +33,8 @@ class NonConformance(AssertionError):
 class Trial:
     """What a property sees: the problem, its tensors, the implementation, and the judge.
 
-    A failed claim raises NonConformance at once; refused comparisons are kept and counted.
+    A failed claim raises NonConformance at once; refused comparisons are kept and counted. With `collects` a failed
+    claim is kept too and the property goes on: a kill matrix wants every requirement and tier that sees a defect.
     """
 
     property_name: str
@@ -44,6 +45,7 @@ class Trial:
     backend: Backend
     whole_forward: bool = False
     large: bool = False
+    collects: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
     features: set[str] = field(default_factory=set)
     note: str = ""
@@ -76,8 +78,12 @@ class Trial:
         if verdict.requirement not in self.requirements:
             raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
         self.verdicts.append(verdict)
-        if verdict.failed:
+        if verdict.failed and not self.collects:
             raise NonConformance(self)
+
+    @property
+    def failed(self) -> bool:
+        return any(verdict.failed for verdict in self.verdicts)
 
     def crashed(self, error: ImplementationError) -> NonConformance:
         """The failure that stands for an exception out of the implementation, blamed on the first requirement."""
