@@ -213,7 +213,7 @@ def test_rounded_and_output_ball_hold_the_stored_value(name):
         for relative in (0.0, 2.0**-20, 2.0**-6):
             ball = Ball(x, x.abs() * relative)
             for edge in EDGES:
-                stored = b._nearest(x + edge * ball.rad, fmt)
+                stored = b.nearest(x + edge * ball.rad, fmt)
                 assert_inside(ball.rounded(fmt), stored)
                 assert_inside(b.output_ball(ball, fmt), stored)
     kept = ball.rounded(None)
@@ -244,7 +244,7 @@ def test_nearest_equals_torch_for_fp32_bit_patterns(name):
     upper = np.arange(2**16, dtype=np.uint32) << np.uint32(16)
     lows = [upper + np.uint32(low) for low in (0, 0x1000, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]
     values = torch.from_numpy(np.concatenate((bits, *lows)).view(F32))
-    found, wanted = b._nearest(values.double(), fmt), values.to(fmt.dtype).double()
+    found, wanted = b.nearest(values.double(), fmt), values.to(fmt.dtype).double()
     assert torch.equal(found.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
     finite = ~values.isnan()
     assert torch.equal(found[finite].signbit(), wanted[finite].signbit())
@@ -263,5 +263,5 @@ def test_nearest_equals_torch_for_fp32_bit_patterns(name):
 )
 def test_one_rounding_where_two_would_be_wrong(name, value, right):
     fmt, exact = FORMATS[name], torch.tensor([value], dtype=torch.float64)
-    assert float(b._nearest(exact, fmt)) == right
+    assert float(b.nearest(exact, fmt)) == right
     assert float(exact.float().to(fmt.dtype)) != right, "the case must be one where double rounding shows"

@@ -189,11 +189,11 @@ def test_nearest_is_exact_rounding(name):
     values = np.concatenate((values, ties, np.nextafter(ties, 0), np.nextafter(ties, np.inf), -ties))
     edges = np.array([fmt.overflow, np.nextafter(fmt.overflow, 0), fmt.eta, np.nextafter(fmt.eta, 1), 0.0, np.inf])
     values = np.concatenate((values, edges, -edges))
-    found = b._nearest(torch.from_numpy(values), fmt)
+    found = b.nearest(torch.from_numpy(values), fmt)
     wanted = torch.tensor([exact_round(v, fmt) for v in values.tolist()], dtype=torch.float64)
     assert torch.equal(found, wanted)
     assert torch.equal(found.signbit(), wanted.signbit())
-    assert bool(b._nearest(torch.tensor([math.nan], dtype=torch.float64), fmt).isnan())
+    assert bool(b.nearest(torch.tensor([math.nan], dtype=torch.float64), fmt).isnan())
 
 
 def test_constants_of_the_formats():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from .calibration import calibration
 from .formats import FORMATS, Format
 from .generate import Inputs
 from .kinds import Kind
@@ -91,14 +92,17 @@ class Declaration:
         """The format a value is rounded to at `point`, None where it stays in fp32."""
         return FORMATS[problem.dtype] if point in self.rounds else None
 
-    def arithmetic(self, problem: Problem) -> Arithmetic:
-        """The arithmetic of the expert products. fp32 at IEEE precision uses FMA on every unit: kappa = 1."""
+    def arithmetic(self, problem: Problem, *, sharp: bool = False) -> Arithmetic:
+        """The arithmetic of the expert products. fp32 at IEEE precision uses FMA on every unit: kappa = 1.
+
+        `sharp`: with the error bound that follows the partial sums.
+        """
+        running = calibration().sharp_factor if sharp else 0.0
         if problem.dtype == "fp32":
-            if problem.input_precision == "tf32":
-                return Arithmetic(self.kappa, self.splits, TF32_PRODUCT)
-            return Arithmetic(1.0, self.splits)
+            tf32 = problem.input_precision == "tf32"
+            return Arithmetic(self.kappa if tf32 else 1.0, self.splits, TF32_PRODUCT if tf32 else 0.0, running=running)
         smallest_normal = 2.0 ** FORMATS[problem.dtype].min_exponent
-        return Arithmetic(self.kappa, self.splits, 0.0, smallest_normal, self.flushes_subnormals)
+        return Arithmetic(self.kappa, self.splits, 0.0, smallest_normal, self.flushes_subnormals, running)
 
     def supports(self, problem: Problem, kind: Kind) -> bool:
         """Whether the declaration covers those fields of `problem` that a property of this kind reads."""

@@ -36,6 +36,7 @@ KINDS = {
     "combine": Kind(shared=True),
     "forward": Kind(router=True, ffn=True, layout=True, shared=True),
     "small_forward": Kind(router=True, ffn=True, layout=True),
+    "precision": Kind(router=True, ffn=True, layout=True),
     "models": Kind(router=True, ffn=True, layout=True, shared=True, drawn=False, large=True),
     "far": Kind(ffn=True, drawn=False),
     "many_rows": Kind(drawn=False, large=True),

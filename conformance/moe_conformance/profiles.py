@@ -27,6 +27,7 @@ class Limits:
     route_top_k: int
     weights: int
     rows_times_weights: int
+    long: int
 
 
 @dataclass(frozen=True)

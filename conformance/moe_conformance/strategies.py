@@ -89,6 +89,8 @@ def loads(draw: st.DrawFn, experts: int, top_k: int) -> Load:
 def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declaration: Declaration) -> Problem:
     """A problem of a kind (kinds.KINDS) in `dtype`. Fields that the kind does not read keep their plain values."""
     kind = KINDS[kind_name]
+    if kind_name == "precision":
+        return draw(precision_problems(dtype, limits, declaration))
     routing_only = not kind.ffn and kind_name != "combine"
     experts_limit = min(limits.routed_experts if routing_only else limits.experts, declaration.max_experts)
     experts = draw(expert_counts(experts_limit), label="experts")
@@ -125,6 +127,24 @@ def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declar
     if dtype == "fp32" and kind.multiplies:
         fields["input_precision"] = draw(input_precisions(declaration), label="input_precision")
     return Problem(**fields)
+
+
+@st.composite
+def precision_problems(draw: st.DrawFn, dtype: str, limits: Limits, declaration: Declaration) -> Problem:
+    """Long sums and enough elements (10,000 and more in every output) for the statistical tier, few experts."""
+    experts = draw(st.integers(1, min(3, declaration.max_experts)), label="experts")
+    top_k = draw(st.integers(1, min(2, experts)), label="top_k")
+    lengths = st.one_of(st.just(limits.long), st.integers(limits.long // 2, limits.long))
+    fields: dict[str, Any] = {"experts": experts, "top_k": top_k, "dtype": dtype, "tokens": draw(st.integers(40, 64))}
+    fields |= {"hidden": draw(lengths, label="hidden"), "ffn": draw(lengths, label="ffn")}
+    fields["activation"] = draw(st.sampled_from(declaration.activations), label="activation")
+    fields["layout"] = draw(st.sampled_from([n for n in LAYOUTS if n in declaration.layouts]), label="layout")
+    fields["expert_bias"] = declaration.expert_bias and draw(st.booleans(), label="expert_bias")
+    fields["router"] = draw(routers(experts, top_k, declaration))
+    fields["values"] = draw(st.sampled_from(("normal", "normal", "aligned", "positive")), label="values")
+    if dtype == "fp32":
+        fields["input_precision"] = draw(input_precisions(declaration), label="input_precision")
+    return Problem(**fields, seed=draw(st.integers(0, 2**32 - 1)))
 
 
 def input_precisions(declaration: Declaration) -> st.SearchStrategy[Any]:

@@ -19,6 +19,8 @@ from .implementation import Guarded, ImplementationError, Permutation
 from .judge import Verdict, holds, judge
 from .oracle.ball import Arithmetic, Ball
 from .problem import Problem
+from .sharp import Sample, judge_sharp, sample
+from .statistics import judge_statistics
 
 
 class NonConformance(AssertionError):
@@ -63,8 +65,23 @@ class Trial:
     # -- claims ------------------------------------------------------------------------------------------------------
 
     def judge(self, requirement: str, value: Tensor, ball: Ball, *, source: Tensor | None = None) -> None:
-        """`value` lies in `ball`, stored in the problem's dtype."""
-        self._add(judge(requirement, value, ball, self.dtype, source=source))
+        """`value` lies in `ball`, stored in the problem's dtype: the sound tier, and the statistical one if it can."""
+        verdict = judge(requirement, value, ball, self.dtype, source=source)
+        self._add(verdict)
+        if value.shape == ball.mid.shape and value.dtype == self.dtype:
+            self._add_if(judge_statistics(requirement, value, ball, self.dtype))
+
+    def judge_sharp(
+        self, requirement: str, value: Tensor, ball_of: Callable[[Sample], Ball], *, row_cost: int, element_cost: int
+    ) -> None:
+        """Sampled elements of `value` (rows, columns) lie in the sharp ball that `ball_of` a sample gives.
+
+        row_cost, element_cost: products that the oracle multiplies for a sampled row, and for each of its elements.
+        """
+        if value.numel() == 0 or value.dim() != 2 or value.dtype != self.dtype:
+            return  # the sound tier has said what is wrong
+        chosen = sample((value.shape[0], value.shape[1]), row_cost, element_cost, value.device)
+        self._add_if(judge_sharp(requirement, chosen.of(value), ball_of(chosen), self.dtype))
 
     def judge_fp32(self, requirement: str, value: Tensor, ball: Ball) -> None:
         """`value` lies in `ball`, stored as fp32 (routing weights)."""
@@ -73,6 +90,10 @@ class Trial:
     def expect(self, requirement: str, condition: bool, message: str) -> None:
         """A claim without tolerance; `message` says what is wrong when it does not hold."""
         self._add(holds(requirement, bool(condition), message))
+
+    def _add_if(self, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            self._add(verdict)
 
     def _add(self, verdict: Verdict) -> None:
         if verdict.requirement not in self.requirements:

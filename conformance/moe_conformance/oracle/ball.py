@@ -32,6 +32,8 @@ class Arithmetic:
         by the exponents their inputs are stored with, so a subnormal input's product is cut off like a normal one's
         (seen on an H200: docs/numerics.md).
     flushes: inputs below `smallest_normal` may even be read as zero (CDNA2 fp16 and bf16).
+    running: the error follows the partial sums as they are, added in natural order block by block, and not the largest
+        that any order could meet. Much sharper; its factor is calibrated (data/calibration.toml), 0 means not running.
     """
 
     kappa: float = 2.0
@@ -39,6 +41,7 @@ class Arithmetic:
     product: float = 0.0
     smallest_normal: float = 0.0
     flushes: bool = False
+    running: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,27 @@ class Ball:
         if fmt is None:
             beyond = self.mid.abs() + self.rad >= FP32_MAX
             return Ball(self.mid, self.rad.masked_fill(beyond, math.inf))._settled()
-        mid = _nearest(self.mid, fmt)
-        upper, lower = _nearest(self.high, fmt), _nearest(self.low, fmt)
+        mid = nearest(self.mid, fmt)
+        upper, lower = nearest(self.high, fmt), nearest(self.low, fmt)
         return Ball(mid, torch.maximum(upper - mid, mid - lower))._settled()
 
 
-def _nearest(values: Tensor, fmt: Format) -> Tensor:
-    # float64 -> fmt in one rounding. A cast through float32 would round twice for fp16 and bf16, so round by
-    # arithmetic: scale to integers at the format's spacing, round half to even, scale back.
+def spacing(values: Tensor, fmt: Format) -> Tensor:
+    """The distance between neighbouring numbers of `fmt` at each of `values`, for a power of two that above it."""
     _, exponent = torch.frexp(values)
-    spacing = (exponent.long() - 1).clamp(fmt.min_exponent, fmt.max_exponent) - (fmt.precision - 1)
-    step = ((spacing + 1023) << 52).view(torch.float64)  # 2.0**spacing, exactly
+    exponent = (
+        (exponent.long() - 1).clamp(fmt.min_exponent, fmt.max_exponent).masked_fill(values == 0, fmt.min_exponent)
+    )
+    return ((exponent - (fmt.precision - 1) + 1023) << 52).view(torch.float64)  # 2.0**exponent, exactly
+
+
+def nearest(values: Tensor, fmt: Format) -> Tensor:
+    """`values` (float64) rounded once to `fmt`, half to even, beyond its range to infinity; still float64.
+
+    A cast through float32 would round twice for fp16 and bf16, so round by arithmetic: scale to integers at the
+    format's spacing, round, scale back.
+    """
+    step = spacing(values, fmt)
     rounded = torch.round(values / step) * step
     infinite = torch.full_like(values, math.inf).copysign(values)
     return torch.where(values.abs() >= fmt.overflow, infinite, torch.where(values.isfinite(), rounded, values))
@@ -141,9 +154,46 @@ def gemm(a: Ball, weight: Tensor, arithmetic: Arithmetic, bias: Tensor | None = 
     if bias is not None:
         y, s = y + bias.double(), s + bias.double().abs()
     c = (arithmetic.kappa * length + arithmetic.splits + math.ceil(length / 16)) * U
-    rad = rad + c * ((s + y.abs()) / 2 + p) * (1 + 2 * c)
+    accumulated = c * ((s + y.abs()) / 2 + p) * (1 + 2 * c)
+    if arithmetic.running:
+        sharp = arithmetic.running * running_error(a.mid, weight.double(), floor, bias) + c * p * (1 + 2 * c)
+        accumulated = torch.minimum(accumulated, sharp)
+    rad = rad + accumulated
     # Products and sums below fp32's normal range may be flushed, both.
     return in_fp32_range(Ball(y, rad + 2 * length * FP32_TINY), s + p)._settled()
+
+
+BLOCK, KEPT = 8, 24  # products of one step and fraction bits kept in it: the coarsest unit in use (docs/numerics.md)
+RUNNING_ELEMENTS = 2**22  # products held at a time
+
+
+def running_error(a: Tensor, weight: Tensor, floor: float, bias: Tensor | None) -> Tensor:
+    """Error of accumulating a (N,K) times weight (J,K) transposed in steps of BLOCK products in natural order: (N,J).
+
+    Each step cuts BLOCK + 1 terms at 2^-KEPT of the largest and rounds the sum at 2^-23 of it. A bias may be there
+    from the beginning or be added at the end.
+    """
+    padding = -a.shape[-1] % BLOCK
+    a, weight = torch.nn.functional.pad(a, (0, padding)), torch.nn.functional.pad(weight, (0, padding))
+    rows, columns, length = a.shape[0], weight.shape[0], a.shape[1]
+    error = torch.empty(rows, columns, dtype=torch.float64, device=a.device)
+    width = max(1, RUNNING_ELEMENTS // max(1, rows * length))
+    for first in range(0, columns, width):
+        part = weight[first : first + width]
+        steps = (rows, part.shape[0], length // BLOCK, BLOCK)
+        blocks = (a[:, None] * part).reshape(steps)
+        total = blocks.sum(-1).cumsum(-1)
+        if floor:
+            blocks = (a.abs().clamp(min=floor)[:, None] * part.abs().clamp(min=floor)).reshape(steps)
+        largest = blocks.abs().amax(-1)
+        size = total.abs()
+        if bias is not None:
+            start = bias.double()[first : first + width, None]
+            size = torch.maximum(size, (total + start).abs())
+        before = torch.nn.functional.pad(size[..., :-1], (1, 0))
+        peak = torch.maximum(torch.maximum(size, before), largest)
+        error[:, first : first + width] = ((BLOCK + 1) * 2.0**-KEPT * peak + 2 * U * size).sum(-1)
+    return error if bias is None else error + U * bias.double().abs()
 
 
 def in_fp32_range(ball: Ball, mass: Tensor) -> Ball:
@@ -232,6 +282,20 @@ def softmax(x: Ball, members: Tensor | None = None) -> Ball:
     if members is not None:
         rad = rad.masked_fill(~members, 0.0)
     return Ball(p, rad)._settled()
+
+
+def preimage(values: Tensor, fmt: Format) -> tuple[Tensor, Tensor]:
+    """Lowest and highest real number (float64) that rounds to each of `values`, stored in `fmt`. NaN gives NaN."""
+    magnitude = values.double().abs()
+    step = spacing(magnitude, fmt)
+    # Below a power of two the numbers lie twice as close, but for the smallest normal one.
+    narrow = (magnitude == step * 2.0 ** (fmt.precision - 1)) & (magnitude > 2.0**fmt.min_exponent)
+    low = magnitude - step / torch.where(narrow, 4.0, 2.0)
+    high = (magnitude + step / 2).clamp(max=fmt.overflow)
+    infinite = torch.isinf(magnitude)
+    low, high = torch.where(infinite, fmt.overflow, low), torch.where(infinite, math.inf, high)
+    negative = torch.signbit(values)
+    return torch.where(negative, -high, low), torch.where(negative, -low, high)
 
 
 def output_ball(ball: Ball, fmt: Format) -> Ball:

@@ -55,8 +55,9 @@ def _gate_up_rows(
     biases: tuple[Tensor | None, Tensor | None],
     problem: Problem,
     declaration: Declaration,
+    sharp: bool,
 ) -> Ball:
-    arithmetic = declaration.arithmetic(problem)
+    arithmetic = declaration.arithmetic(problem, sharp=sharp)
     gate, up = gemm(x, w_gate, arithmetic, biases[0]), gemm(x, w_up, arithmetic, biases[1])
     return activated(gate, up, problem, declaration)
 
@@ -65,11 +66,11 @@ def _row(bias: Tensor | None, expert: int) -> Tensor | None:
     return None if bias is None else bias[expert]
 
 
-def gate_up(inputs: Inputs, order: Tensor, offsets: Tensor, declaration: Declaration) -> Ball:
-    """The ball of h (M,F), rows in expert order, before h is stored."""
+def gate_up(inputs: Inputs, order: Tensor, offsets: Tensor, declaration: Declaration, *, sharp: bool = False) -> Ball:
+    """The ball of h (M,F), rows in expert order, before its store. `sharp`: by the sharp bound (docs/numerics.md)."""
     problem = inputs.problem
     tokens = order.long() // inputs.top_k
-    shape = (order.numel(), problem.ffn)
+    shape = (order.numel(), inputs.w_gate.shape[1])
     mid = torch.zeros(shape, dtype=torch.float64, device=inputs.device)
     rad = torch.zeros_like(mid)
     for expert, (start, stop) in enumerate(_segments(offsets)):
@@ -77,17 +78,16 @@ def gate_up(inputs: Inputs, order: Tensor, offsets: Tensor, declaration: Declara
             continue
         rows = Ball.exact(inputs.x[tokens[start:stop]])
         biases = (_row(inputs.gate_bias, expert), _row(inputs.up_bias, expert))
-        ball = _gate_up_rows(rows, inputs.w_gate[expert], inputs.w_up[expert], biases, problem, declaration)
+        ball = _gate_up_rows(rows, inputs.w_gate[expert], inputs.w_up[expert], biases, problem, declaration, sharp)
         mid[start:stop], rad[start:stop] = ball.mid, ball.rad
     return Ball(mid, rad)
 
 
-def down(inputs: Inputs, h: Ball, offsets: Tensor, declaration: Declaration) -> Ball:
+def down(inputs: Inputs, h: Ball, offsets: Tensor, declaration: Declaration, *, sharp: bool = False) -> Ball:
     """The ball of y (M,H), rows in expert order, before y is stored."""
-    problem = inputs.problem
-    mid = torch.zeros((h.mid.shape[0], problem.hidden), dtype=torch.float64, device=inputs.device)
+    mid = torch.zeros((h.mid.shape[0], inputs.w_down.shape[1]), dtype=torch.float64, device=inputs.device)
     rad = torch.zeros_like(mid)
-    arithmetic = declaration.arithmetic(problem)
+    arithmetic = declaration.arithmetic(inputs.problem, sharp=sharp)
     for expert, (start, stop) in enumerate(_segments(offsets)):
         if start == stop:
             continue
@@ -96,48 +96,55 @@ def down(inputs: Inputs, h: Ball, offsets: Tensor, declaration: Declaration) -> 
     return Ball(mid, rad)
 
 
-def combine(y: Ball, weights: Ball, inverse: Tensor, addend: Ball | None = None) -> Ball:
+def combine(y: Ball, weights: Ball, inverse: Tensor, addend: Ball | None = None, *, sharp: bool = False) -> Ball:
     """The ball of out (T,H) before it is stored: fp32 sum of weighted rows (and the shared expert's)."""
     tokens, top_k = weights.mid.shape
     index = inverse.long().reshape(tokens, top_k)
     width = y.mid.shape[-1]
     mid = torch.zeros((tokens, width), dtype=torch.float64, device=y.mid.device)
-    rad, mass = torch.zeros_like(mid), torch.zeros_like(mid)
+    rad, mass, rounded = torch.zeros_like(mid), torch.zeros_like(mid), torch.zeros_like(mid)
     for j in range(top_k):  # one column at a time: (T,k,H) in float64 would not fit for large problems
         w, ew = weights.mid[:, j, None], weights.rad[:, j, None]
         row = y[index[:, j]]
         mid += w * row.mid
         rad += w.abs() * row.rad + row.mid.abs() * ew + ew * row.rad
-        mass += (w.abs() + ew) * (row.mid.abs() + row.rad)
+        term = (w.abs() + ew) * (row.mid.abs() + row.rad)
+        mass += term
+        rounded += term + torch.maximum(mid.abs(), term) + rad
     terms = top_k
     if addend is not None:
         mid, rad, mass, terms = mid + addend.mid, rad + addend.rad, mass + addend.mid.abs() + addend.rad, top_k + 1
-    # Each term is rounded as a product and in at most `terms` additions; small ones may be flushed in both.
-    total = Ball(mid, rad + (terms + 1) * (U * mass + 2 * FP32_TINY))
+        # An addend may come first or last: it widens every partial sum.
+        rounded += terms * (addend.mid.abs() + addend.rad) + mid.abs() + rad
+    # Each term is rounded as a product and in at most `terms` additions; small ones may be flushed in both. The sharp
+    # bound counts the products and the partial sums as they are in natural order.
+    error = U * (torch.minimum((terms + 1) * mass, rounded) if sharp else (terms + 1) * mass)
+    total = Ball(mid, rad + error + 2 * (terms + 1) * FP32_TINY)
     return in_fp32_range(total, mass)._settled()
 
 
-def shared_expert(inputs: Inputs, shared: SharedExpertInputs, declaration: Declaration) -> Ball:
+def shared_expert(inputs: Inputs, shared: SharedExpertInputs, declaration: Declaration, sharp: bool) -> Ball:
     """The shared expert's contribution (T,H): every token, weight sigmoid(x gate^T) or one, stored in the dtype."""
     problem = inputs.problem
+    arithmetic = declaration.arithmetic(problem, sharp=sharp)
     x = Ball.exact(inputs.x)
-    h = _gate_up_rows(x, shared.w_gate, shared.w_up, (None, None), problem, declaration)
+    h = _gate_up_rows(x, shared.w_gate, shared.w_up, (None, None), problem, declaration, sharp)
     h = h.rounded(declaration.rounding("h", problem))
-    y = gemm(h, shared.w_down, declaration.arithmetic(problem)).rounded(declaration.rounding("y", problem))
+    y = gemm(h, shared.w_down, arithmetic).rounded(declaration.rounding("y", problem))
     if shared.gate is None:
         return y
-    gate = sigmoid(gemm(x, shared.gate, declaration.arithmetic(problem)))
+    gate = sigmoid(gemm(x, shared.gate, arithmetic))
     return y.times(gate).rounded(declaration.rounding("shared", problem))
 
 
-def forward(inputs: Inputs, ids: Tensor, weights: Tensor, declaration: Declaration) -> Ball:
+def forward(inputs: Inputs, ids: Tensor, weights: Tensor, declaration: Declaration, *, sharp: bool = False) -> Ball:
     """The ball of out (T,H) before it is stored, for the ids and weights the implementation itself reported."""
     problem = inputs.problem
     order, inverse, offsets = expected_permutation(ids, problem.experts)
-    h = gate_up(inputs, order, offsets, declaration).rounded(declaration.rounding("h", problem))
-    y = down(inputs, h, offsets, declaration).rounded(declaration.rounding("y", problem))
-    addend = None if inputs.shared is None else shared_expert(inputs, inputs.shared, declaration)
-    return combine(y, Ball.exact(weights), inverse, addend)
+    h = gate_up(inputs, order, offsets, declaration, sharp=sharp).rounded(declaration.rounding("h", problem))
+    y = down(inputs, h, offsets, declaration, sharp=sharp).rounded(declaration.rounding("y", problem))
+    addend = None if inputs.shared is None else shared_expert(inputs, inputs.shared, declaration, sharp)
+    return combine(y, Ball.exact(weights), inverse, addend, sharp=sharp)
 
 
 def _segments(offsets: Tensor) -> list[tuple[int, int]]:

@@ -2,8 +2,7 @@
 
 import torch
 
-from moe_conformance import oracle
-from moe_conformance.oracle import Ball
+from moe_conformance import claims, oracle
 from moe_conformance.registry import conforms
 from moe_conformance.trial import Trial
 
@@ -11,37 +10,23 @@ from moe_conformance.trial import Trial
 @conforms("GATE-1", "GATE-2", stages=("permute", "gate_up"), problems="experts", share=2.0)
 def test_gate_up(trial: Trial) -> None:
     """h = act(x W_gate^T) * (x W_up^T), every row with its own expert's weights, in every memory layout."""
-    permutation = trial.permutation()
-    h = trial.implementation.gate_up(trial.inputs, permutation)
-    order, _, offsets = oracle.expected_permutation(trial.reference.ids, trial.problem.experts)
-    ball = oracle.gate_up(trial.reference, order, offsets, trial.implementation.declaration)
-    requirement = "GATE-1" if trial.problem.layout == "contiguous" else "GATE-2"
-    trial.judge(requirement, h, ball)
+    h = trial.implementation.gate_up(trial.inputs, trial.permutation())
+    claims.gate_up_output(trial, "GATE-1" if trial.problem.layout == "contiguous" else "GATE-2", h)
 
 
 @conforms("DOWN-1", "DOWN-2", stages=("permute", "down"), problems="experts", share=1.5)
 def test_down(trial: Trial) -> None:
     """y = h W_down^T (+ bias), every row with its own expert's weights, in every memory layout."""
-    permutation = trial.permutation()
-    y = trial.implementation.down(trial.inputs, trial.inputs.h, permutation)
-    _, _, offsets = oracle.expected_permutation(trial.reference.ids, trial.problem.experts)
-    ball = oracle.down(trial.reference, Ball.exact(trial.reference.h), offsets, trial.implementation.declaration)
-    requirement = "DOWN-1" if trial.problem.layout == "contiguous" else "DOWN-2"
-    trial.judge(requirement, y, ball, source=trial.reference.h)
+    y = trial.implementation.down(trial.inputs, trial.inputs.h, trial.permutation())
+    claims.down_output(trial, "DOWN-1" if trial.problem.layout == "contiguous" else "DOWN-2", y)
 
 
 @conforms("COMB-1", "COMB-2", stages=("permute", "combine"), problems="combine", share=1.5)
 def test_combine(trial: Trial) -> None:
     """out[t] = sum over j of weights[t,j] y[inverse[t k + j]] (+ addend), accumulated in fp32."""
     inputs = trial.inputs
-    permutation = trial.permutation()
-    out = trial.implementation.combine(inputs, inputs.y, inputs.weights, permutation)
-    reference = trial.reference
-    _, inverse, _ = oracle.expected_permutation(reference.ids, trial.problem.experts)
-    addend = None if reference.addend is None else Ball.exact(reference.addend)
-    ball = oracle.combine(Ball.exact(reference.y), Ball.exact(reference.weights), inverse, addend)
-    requirement = "COMB-1" if addend is None else "COMB-2"
-    trial.judge(requirement, out, ball, source=reference.y)
+    out = trial.implementation.combine(inputs, inputs.y, inputs.weights, trial.permutation())
+    claims.combine_output(trial, "COMB-1" if inputs.addend is None else "COMB-2", out)
 
 
 @conforms("DOWN-3", stages=("permute", "down"), problems="experts", share=0.3)
