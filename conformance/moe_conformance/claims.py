@@ -31,6 +31,7 @@ def routing(trial: Trial, ids: Tensor, weights: Tensor) -> None:
     trial.judge_fp32("ROUTE-4", weights, report.weights)
     if trial.exact_logits and problem.ties and problem.tokens and problem.experts > 1:
         trial.features.add("tie")
+    trial.features |= {f"near tie, {kind}" for kind in report.close}
     trial.note_routing(ids)
 
 

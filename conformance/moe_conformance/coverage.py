@@ -56,7 +56,8 @@ def required(stages: Iterable[str], declaration: Declaration) -> set[str]:
         wanted |= {"tail tile in hidden", "tail tile in ffn"}
         wanted |= {f"activation {kind}" for kind in declaration.activations}
     if run & {"route", "forward"}:
-        wanted |= {"tie", *(f"router {scoring}" for scoring in declaration.scorings)}
+        wanted |= {"tie", "near tie, decided", "near tie, undecided"}
+        wanted |= {f"router {scoring}" for scoring in declaration.scorings}
         wanted |= {"router scaling factor"}
         if set(declaration.scorings) & {"softmax", "sigmoid"}:
             wanted |= {"router renormalize", "router no renormalization"}

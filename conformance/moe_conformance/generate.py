@@ -95,7 +95,7 @@ class Inputs:
         top_k = overrides.pop("top_k", self.top_k)
         shared = {k: v for k, v in self.__dict__.items() if k in TENSOR_NAMES}
         assert isinstance(top_k, int)
-        return Inputs(self.problem, self.device, top_k, self.whole_forward, {**shared, **overrides})
+        return type(self)(self.problem, self.device, top_k, self.whole_forward, {**shared, **overrides})
 
     def made(self) -> dict[str, torch.Tensor]:
         """The tensors made so far, by name."""
@@ -181,12 +181,17 @@ class Inputs:
 
     @cached_property
     def x(self) -> torch.Tensor:
+        return self._laid_out(self._x_values())
+
+    def _x_values(self) -> torch.Tensor:
         p = self.problem
         regime = "integers" if self._exact else "normal" if p.values in ("tiny", "huge") else None
         x = self._values("x", (p.tokens, p.hidden), regime=regime)
         x *= self._signs("tokens", p.tokens, 1) * self._signs("hidden", p.hidden)
         x[:, 0] = 1.0  # constant: the router's column 0 steers the load
-        return self._laid_out(x)
+        if p.near_ties:
+            x[:, 1:2] = 1.0  # constant too: the router's column 1 sets the experts of a group apart
+        return x
 
     @cached_property
     def router_weight(self) -> torch.Tensor:
@@ -207,17 +212,41 @@ class Inputs:
             weight *= self._signs("router", p.experts, 1) * self._signs("hidden", p.hidden)
             column = torch.from_numpy(steer * math.log(2.0))
         weight[:, 0] = column.to(weight)
-        if p.ties:
-            # Neighbours in threes share a row: exact ties inside and across the top-k boundary.
-            first = torch.arange(p.experts, device=self.device) // 3 * 3
-            weight = weight[first]
+        leader = self._tie_leaders()
+        if leader is not None:
+            weight = weight[torch.from_numpy(leader).to(self.device)]
+        if p.near_ties:
+            weight[:, 1:2] = torch.from_numpy(self._near_tie_gaps()).to(weight)[:, None]
         return self._laid_out(weight)
+
+    def _tie_leaders(self) -> np.ndarray | None:
+        """The expert (E) whose row each expert shares: neighbours in threes (near ties: in two to five) tie, inside and
+        across the top-k boundary. None where nobody ties."""
+        p = self.problem
+        if not (p.ties or p.near_ties):
+            return None
+        size = 3 if p.ties else 2 + p.seed % 4
+        leaders: np.ndarray = np.arange(p.experts) // size * size
+        return leaders
+
+    def _near_tie_gaps(self) -> np.ndarray:
+        """What is added to the logits (E) of experts that would tie: 2**-5 to 2**-20 times a small signed integer, one
+        scale for each group, so that some are far outside of what a correct router may confuse and some are inside."""
+        p = self.problem
+        leaders = self._tie_leaders()
+        assert leaders is not None
+        words = raw_words(p.seed, "near_ties", p.experts) >> np.uint64(40)
+        steps = (words % np.uint64(9)).astype(np.int64) - 4
+        scales = 5 + (words[leaders] // np.uint64(9) % np.uint64(16)).astype(np.int64)
+        gaps: np.ndarray = steps * np.exp2(-scales.astype(np.float64))
+        return gaps
 
     def _expert_vector(self, name: str, scale: float) -> torch.Tensor:
         p = self.problem
         values = _sample(raw_words(p.seed, name, p.experts), "integers" if self._exact else "normal") * scale
-        if p.ties:
-            values = values[np.arange(p.experts) // 3 * 3]
+        leader = self._tie_leaders()
+        if leader is not None:
+            values = values[leader]
         return torch.from_numpy(values).to(torch.float32).to(self.device)
 
     @cached_property
@@ -237,7 +266,7 @@ class Inputs:
             return None
         return self._expert_vector("expert_scale", 0.25).abs() + 0.5
 
-    def _gate_up_pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gate_up_values(self) -> tuple[torch.Tensor, torch.Tensor]:
         p = self.problem
         shape = (p.experts, p.ffn, p.hidden)
         scale = self._in_scale(p.hidden)
@@ -247,6 +276,11 @@ class Inputs:
         gate_signs, up_signs = self._gate_up_signs()
         gate *= gate_signs * self._signs("hidden", p.hidden)
         up *= up_signs * self._signs("hidden", p.hidden)
+        return gate, up
+
+    def _gate_up_pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        p = self.problem
+        gate, up = self._gate_up_values()
         if p.layout == "packed":
             both = torch.cat((gate, up), dim=1)
             return both[:, : p.ffn], both[:, p.ffn :]
@@ -288,10 +322,13 @@ class Inputs:
 
     @cached_property
     def w_down(self) -> torch.Tensor:
+        return self._laid_out(self._down_values())
+
+    def _down_values(self) -> torch.Tensor:
         p = self.problem
         weight = self._values("w_down", (p.experts, p.hidden, p.ffn), self._in_scale(p.ffn) * self._range_scale)
         weight *= self._signs("down", p.hidden, 1) * self._signs("ffn", p.ffn)
-        return self._laid_out(weight)
+        return weight
 
     def _bias(self, name: str, columns: int, scale: float) -> torch.Tensor | None:
         # As large as the products it is added to: a bias must neither drown them nor vanish beside them.
@@ -370,4 +407,7 @@ TENSOR_NAMES = frozenset(
 
 def generate(problem: Problem, device: torch.device | str, *, whole_forward: bool = False) -> Inputs:
     """The inputs of `problem` on `device`; `whole_forward` keeps the range regimes to the down projection."""
-    return Inputs(problem, torch.device(device), problem.top_k, whole_forward)
+    from .integers import ExactInputs  # which is made of this module's Inputs
+
+    kind = ExactInputs if problem.values == "exact" else Inputs
+    return kind(problem, torch.device(device), problem.top_k, whole_forward)

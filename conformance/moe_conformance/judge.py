@@ -44,6 +44,27 @@ def holds(requirement: str, condition: bool, message: str) -> Verdict:
     return Verdict(requirement, outcome, 0.0 if condition else math.inf, "" if condition else message, "exact")
 
 
+def judge_exact(requirement: str, value: Tensor, want: Tensor, dtype: torch.dtype) -> Verdict:
+    """Every element of `value`, which must have `dtype`, equals `want` (float64). A zero may have either sign.
+
+    Refused where nothing but zeros is wanted.
+    """
+    if tuple(value.shape) != tuple(want.shape) or value.dtype != dtype:
+        message = f"expected a tensor {tuple(want.shape)} {dtype}, got {tuple(value.shape)} {value.dtype}"
+        return Verdict(requirement, "failed", math.inf, message, "exact")
+    wrong = value.double() != want
+    if bool(wrong.any()):
+        at = int(wrong.flatten().to(torch.int8).argmax())
+        got, wanted = float(value.flatten()[at]), float(want.flatten()[at])
+        message = (
+            f"{int(wrong.sum())} of {wrong.numel()} elements differ; the first: value {got:.9g}, exact {wanted:.9g}"
+        )
+        return Verdict(requirement, "failed", math.inf, message, "exact")
+    if value.numel() and not bool(want.any()):
+        return Verdict(requirement, "refused", 0.0, "zeros would have passed", "exact")
+    return Verdict(requirement, "passed", tier="exact")
+
+
 def judge(requirement: str, value: Tensor, ball: Ball, dtype: torch.dtype, *, source: Tensor | None = None) -> Verdict:
     """Compare `value` with the ball of the real result before its store.
 

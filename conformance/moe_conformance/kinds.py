@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .integers import ACTIVATIONS
+
 
 @dataclass(frozen=True)
 class Kind:
     """router, ffn, layout, shared: the fields of a Problem that matter to this kind of property. drawn: Hypothesis
     draws more of them; otherwise all come from data/landmarks.toml or data/models.toml. large: gigabytes of tensors,
-    run one at a time on a device."""
+    run one at a time on a device. activations: those that it can be drawn with, all where empty."""
 
     router: bool = False
     ffn: bool = False
@@ -17,6 +19,7 @@ class Kind:
     shared: bool = False
     drawn: bool = True
     large: bool = False
+    activations: tuple[str, ...] = ()
 
     @property
     def multiplies(self) -> bool:
@@ -37,6 +40,7 @@ KINDS = {
     "forward": Kind(router=True, ffn=True, layout=True, shared=True),
     "small_forward": Kind(router=True, ffn=True, layout=True),
     "precision": Kind(router=True, ffn=True, layout=True),
+    "exact": Kind(router=True, ffn=True, layout=True, activations=ACTIVATIONS),
     "models": Kind(router=True, ffn=True, layout=True, shared=True, drawn=False, large=True),
     "far": Kind(ffn=True, drawn=False),
     "many_rows": Kind(drawn=False, large=True),

@@ -33,6 +33,7 @@ def chosen_properties(options: RunOptions, backend: Backend, declaration: Declar
         and backend.name in prop.backends
         and set(prop.stages) <= set(declaration.stages)
         and all(getattr(declaration, need) for need in prop.needs)
+        and (not prop.kind.activations or set(prop.kind.activations) & set(declaration.activations))
     ]
 
 

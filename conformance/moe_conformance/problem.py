@@ -16,7 +16,7 @@ DType = Literal["fp32", "fp16", "bf16"]
 Scoring = Literal["softmax", "sigmoid", "softmax_selected"]
 ActivationKind = Literal["silu", "gelu_tanh", "swiglu_clamped"]
 LoadKind = Literal["uniform", "zipf", "one_hot", "few_hot", "round_robin"]
-Values = Literal["normal", "positive", "integers", "spiky", "tiny", "huge", "mixed", "aligned"]
+Values = Literal["normal", "positive", "integers", "spiky", "tiny", "huge", "mixed", "aligned", "exact"]
 Layout = Literal["contiguous", "padded", "transposed", "offset", "packed", "interleaved"]
 
 MAX_EXPERTS = 1024
@@ -76,6 +76,7 @@ class Problem(_Plain):
     values: Values = "normal"
     layout: Layout = "contiguous"
     ties: bool = False
+    near_ties: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
@@ -93,6 +94,8 @@ class Problem(_Plain):
             raise ValueError(f"top_k={self.top_k} experts do not fit into {router.groups_kept} kept groups")
         if router.scoring == "softmax_selected" and router.renormalize:
             raise ValueError("softmax_selected weights sum to one already: renormalize must be false")
+        if self.near_ties and (self.ties or self.values == "exact"):
+            raise ValueError("near_ties contradicts ties, and values = exact, whose ties are exact")
         if self.shared_gate and not self.shared_ffn:
             raise ValueError("shared_gate needs shared_ffn > 0")
         return self

@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .implementation import Declaration
+from .integers import ACTIVATIONS
 from .kinds import KINDS
 from .problem import Layout, Load, Problem, Router, Values
 from .profiles import Limits
@@ -91,6 +92,8 @@ def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declar
     kind = KINDS[kind_name]
     if kind_name == "precision":
         return draw(precision_problems(dtype, limits, declaration))
+    if kind_name == "exact":
+        return draw(exact_problems(dtype, limits, declaration))
     routing_only = not kind.ffn and kind_name != "combine"
     experts_limit = min(limits.routed_experts if routing_only else limits.experts, declaration.max_experts)
     experts = draw(expert_counts(experts_limit), label="experts")
@@ -118,7 +121,8 @@ def problems(draw: st.DrawFn, kind_name: str, dtype: str, limits: Limits, declar
         fields["layout"] = draw(st.sampled_from([n for n in LAYOUTS if n in declaration.layouts]), label="layout")
     if kind.router:
         fields["router"] = draw(routers(experts, top_k, declaration))
-        fields["ties"] = draw(st.booleans(), label="ties") and draw(st.booleans(), label="ties again")
+        tied = draw(st.sampled_from(("free", "free", "exact", "near")), label="ties")
+        fields["ties"], fields["near_ties"] = tied == "exact", tied == "near" and fields["hidden"] > 1
     if kind.shared and declaration.shared_expert and draw(st.booleans(), label="shared expert"):
         fields["shared_ffn"] = draw(sizes(min(limits.ffn, 64)), label="shared_ffn")
         fields["shared_gate"] = draw(st.booleans(), label="shared_gate")
@@ -145,6 +149,39 @@ def precision_problems(draw: st.DrawFn, dtype: str, limits: Limits, declaration:
     if dtype == "fp32":
         fields["input_precision"] = draw(input_precisions(declaration), label="input_precision")
     return Problem(**fields, seed=draw(st.integers(0, 2**32 - 1)))
+
+
+@st.composite
+def exact_problems(draw: st.DrawFn, dtype: str, limits: Limits, declaration: Declaration) -> Problem:
+    """Problems of the exact lane (integers.py): sums of any length, weights that are powers of two."""
+    experts = draw(expert_counts(min(limits.experts, declaration.max_experts)), label="experts")
+    most = min(16, 1 << (experts.bit_length() - 1))
+    scoring: Any = draw(st.sampled_from(declaration.scorings), label="scoring")
+    renormalize = scoring != "softmax_selected" and draw(st.booleans(), label="renormalize")
+    equal_shares = renormalize or scoring == "softmax_selected"  # 1/k, exact for powers of two
+    counts = [1 << n for n in range(most.bit_length())] if equal_shares else list(range(1, most + 1))
+    top_k = draw(st.sampled_from(counts), label="top_k")
+    router = Router(
+        scoring=scoring,
+        renormalize=renormalize,
+        scaling_factor=draw(st.sampled_from((1.0, 2.0, 0.5)), label="scaling_factor"),
+        logit_bias=declaration.logit_bias and draw(st.booleans(), label="logit_bias"),
+        selection_bias=declaration.selection_bias and scoring != "softmax_selected" and draw(st.booleans()),
+        expert_scale=declaration.expert_scale and draw(st.booleans(), label="expert_scale"),
+    )
+    tokens = draw(token_counts(limits.tokens), label="tokens")
+    per_row = max(1, min(limits.weights // experts, limits.rows_times_weights // max(1, tokens * top_k)))
+    hidden = draw(sizes(min(limits.hidden, per_row)), label="hidden")
+    ffn = draw(sizes(max(1, min(limits.ffn, per_row // hidden))), label="ffn")
+    fields: dict[str, Any] = {"tokens": tokens, "hidden": hidden, "ffn": ffn, "experts": experts, "top_k": top_k}
+    fields |= {"dtype": dtype, "router": router, "values": "exact", "seed": draw(st.integers(0, 2**32 - 1))}
+    fields["activation"] = draw(st.sampled_from([a for a in ACTIVATIONS if a in declaration.activations]))
+    fields["expert_bias"] = declaration.expert_bias and draw(st.booleans(), label="expert_bias")
+    fields["layout"] = draw(st.sampled_from([n for n in LAYOUTS if n in declaration.layouts]), label="layout")
+    fields["load"] = draw(loads(experts, top_k))
+    if dtype == "fp32" and "ieee" not in declaration.input_precisions:
+        fields["input_precision"] = "tf32"
+    return Problem(**fields)
 
 
 def input_precisions(declaration: Declaration) -> st.SearchStrategy[Any]:

@@ -16,7 +16,7 @@ from .backends import Backend
 from .formats import FORMATS
 from .generate import Inputs, generate
 from .implementation import Guarded, ImplementationError, Permutation
-from .judge import Verdict, holds, judge
+from .judge import Verdict, holds, judge, judge_exact
 from .oracle.ball import Arithmetic, Ball
 from .problem import Problem
 from .sharp import Sample, judge_sharp, sample
@@ -83,6 +83,10 @@ class Trial:
         chosen = sample((value.shape[0], value.shape[1]), row_cost, element_cost, value.device)
         self._add_if(judge_sharp(requirement, chosen.of(value), ball_of(chosen), self.dtype))
 
+    def judge_exact(self, requirement: str, value: Tensor, want: Tensor, dtype: torch.dtype | None = None) -> None:
+        """`value`, stored in `dtype` (the problem's by default), equals `want` (float64) in every element."""
+        self._add(judge_exact(requirement, value, want, dtype or self.dtype))
+
     def judge_fp32(self, requirement: str, value: Tensor, ball: Ball) -> None:
         """`value` lies in `ball`, stored as fp32 (routing weights)."""
         self._add(judge(requirement, value, ball, torch.float32))
@@ -124,7 +128,8 @@ class Trial:
     @property
     def exact_logits(self) -> bool:
         """Router logits are sums of small integers: exact in fp32 in any order, so that ties are real."""
-        return self.problem.ties or self.problem.values == "integers"
+        problem = self.problem
+        return problem.ties or (problem.values in ("integers", "exact") and not problem.near_ties)
 
     def permutation(self) -> Permutation:
         """The implementation's permutation of the drawn ids; judged elsewhere, used by later stages.

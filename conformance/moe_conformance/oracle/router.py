@@ -28,10 +28,15 @@ class Violation:
 
 @dataclass(frozen=True)
 class RoutingReport:
-    """What `check_routing` found: violations, and the ball of the weights (T,k) where the ids are usable."""
+    """What `check_routing` found: violations, and the ball of the weights (T,k) where the ids are usable.
+
+    close: which kinds of near tie lie across the boundary of the choice, "decided" (a correct router cannot confuse
+    them) and "undecided" (it may).
+    """
 
     violations: list[Violation]
     weights: Ball | None
+    close: frozenset[str] = frozenset()
 
 
 def logits_ball(inputs: Inputs, arithmetic: Arithmetic) -> Ball:
@@ -136,6 +141,25 @@ def check_selection(ids: Tensor, values: Ball, eligible: Tensor) -> list[Violati
     return [Violation("ROUTE-2", message, t)]
 
 
+NEAR = 2.0**-7  # of the larger value: what a bfloat16 comparison confuses
+
+
+def near_ties(ids: Tensor, values: Ball, eligible: Tensor) -> frozenset[str]:
+    """The kinds of near tie between the weakest chosen and the strongest left-out expert, over all tokens."""
+    chosen = _chosen_mask(ids, values.mid.shape[-1])
+    left_out = eligible & ~chosen
+    some = left_out.any(-1)
+    if not bool(some.any()):
+        return frozenset()
+    worst = values.mid.masked_fill(~chosen, math.inf).min(-1)
+    best = values.mid.masked_fill(~left_out, -math.inf).max(-1)
+    gap = (worst.values - best.values)[some]
+    radius = (values.rad.gather(1, worst.indices[:, None]) + values.rad.gather(1, best.indices[:, None]))[some, 0]
+    near = (gap > -radius) & (gap < NEAR * worst.values[some].abs()) & torch.isfinite(radius)
+    kinds = {"decided": near & (gap > radius), "undecided": near & (gap <= radius) & (gap != 0)}
+    return frozenset(name for name, found in kinds.items() if bool(found.any()))
+
+
 def check_ties(ids: Tensor, logits: Tensor, selection_bias: Tensor | None, router: Router) -> list[Violation]:
     """ROUTE-3, where logits are exact: of experts with equal logit and bias (in one group) the lowest ids are taken."""
     experts = logits.shape[-1]
@@ -214,4 +238,4 @@ def check_routing(inputs: Inputs, ids: Tensor, arithmetic: Arithmetic, *, exact:
     violations += check_selection(ids, values, eligible)
     if exact:
         violations += check_ties(ids, logits.mid, inputs.selection_bias, problem.router)
-    return RoutingReport(violations, weights_ball(ids, logits, scores, inputs))
+    return RoutingReport(violations, weights_ball(ids, logits, scores, inputs), near_ties(ids, values, eligible))
