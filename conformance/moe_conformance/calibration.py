@@ -13,16 +13,16 @@ class Calibration:
     """data/calibration.toml has the meaning, the measured extremes and the source of each constant.
 
     sharp_factor: times the running bound of one product. least_elements: effective sample of the statistical tier.
-    most_spread (a ratio) and most_lean (ulp): its thresholds, to which come so many standard `deviations` of what
-    chance does, and the share `accumulated` of the sound radius, which accumulation is granted.
+    tight: largest radius, as a part of the store's spacing, of the elements it looks at. most_spread (a ratio) and
+    most_lean (ulp): its thresholds, to which come what the radii grant and so many standard `deviations` of chance.
     """
 
     sharp_factor: float
     least_elements: int
+    tight: float
     most_spread: float
     most_lean: float
     deviations: float
-    accumulated: float
 
 
 @cache

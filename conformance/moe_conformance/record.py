@@ -21,8 +21,22 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
+class Spread(_Model):
+    """error/bound in one tier: how many comparisons, how many of them failed or were refused, and how they spread."""
+
+    comparisons: int
+    failed: int
+    refused: int
+    median: float
+    p99: float
+    worst: float
+
+
 class Tally(_Model):
-    """One requirement: on how many problems it was judged, with what result, and the largest error/bound."""
+    """One requirement: on how many problems it was judged, with what result, and the largest error/bound.
+
+    tiers: by tier (exact, sound, sharp, statistical) the distribution of error/bound.
+    """
 
     requirement: str
     title: str
@@ -32,6 +46,7 @@ class Tally(_Model):
     refused: int
     worst: float
     worst_problem: str | None
+    tiers: dict[str, Spread] = {}
 
 
 class Case(_Model):
@@ -151,11 +166,13 @@ class Collected:
     def tallies(self) -> list[Tally]:
         """By requirement, in the order of SPEC.md."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        by_tier: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         worst: dict[str, tuple[float, str]] = {}
         for (_, problem), event in self.ended.items():
             by_requirement: dict[str, list[dict[str, Any]]] = defaultdict(list)
             for verdict in event["verdicts"]:
                 by_requirement[verdict["requirement"]].append(verdict)
+                by_tier[verdict["requirement"]][verdict["tier"]].append(verdict)
             for requirement, verdicts in by_requirement.items():
                 outcomes = {v["outcome"] for v in verdicts}
                 counts[requirement][next((o for o in ("failed", "refused") if o in outcomes), "passed")] += 1
@@ -177,6 +194,7 @@ class Collected:
                         refused=found["refused"],
                         worst=largest,
                         worst_problem=problem,
+                        tiers={name: _spread(verdicts) for name, verdicts in sorted(by_tier[known.id].items())},
                     )
                 )
         return made
@@ -184,6 +202,19 @@ class Collected:
 
 def _worst(verdicts: list[dict[str, Any]]) -> float:
     return max((math.inf if v["worst"] is None else v["worst"] for v in verdicts), default=0.0)
+
+
+def _spread(verdicts: list[dict[str, Any]]) -> Spread:
+    values = sorted(_worst([verdict]) for verdict in verdicts)
+    outcomes = [verdict["outcome"] for verdict in verdicts]
+    return Spread(
+        comparisons=len(values),
+        failed=outcomes.count("failed"),
+        refused=outcomes.count("refused"),
+        median=values[len(values) // 2],
+        p99=values[min(len(values) - 1, math.ceil(0.99 * len(values)))],
+        worst=values[-1],
+    )
 
 
 def problem_set_digest(cases: Iterable[Case]) -> str:

@@ -62,17 +62,19 @@ def print_failures(console: Console, record: Record) -> None:
 
 
 def print_table(console: Console, record: Record) -> None:
-    """Requirement by problems run, passed, failed, refused, and the largest error/bound."""
+    """Requirement by problems run, passed, failed, refused, and the largest error/bound in each tier."""
     table = Table(title=f"{record.implementation} on {_where(record)}", title_justify="left")
     for name, justify in (("requirement", "left"), ("", "left"), ("problems", "right"), ("passed", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("failed", "refused", "worst error/bound"):
+    for name in ("failed", "refused", "sound", "sharp", "statistical"):
         table.add_column(name, justify="right")
     for tally in record.requirements:
         failed = f"[red]{tally.failed}[/]" if tally.failed else "0"
         counts = (str(tally.problems), str(tally.passed), failed, str(tally.refused))
-        table.add_row(tally.requirement, tally.title, *counts, _number(tally.worst))
+        worst = [tally.tiers[tier].worst if tier in tally.tiers else None for tier in ("sound", "sharp", "statistical")]
+        table.add_row(tally.requirement, tally.title, *counts, *("" if w is None else _number(w) for w in worst))
     console.print(table)
+    console.print("sound, sharp, statistical: the largest error/bound of each tier; 1 is the edge", highlight=False)
 
 
 def _where(record: Record) -> str:

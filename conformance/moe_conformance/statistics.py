@@ -17,33 +17,33 @@ from .oracle.ball import Ball, nearest, spacing
 
 
 def judge_statistics(requirement: str, value: Tensor, ball: Ball, dtype: torch.dtype) -> Verdict | None:
-    """Spread and bias of the errors of an output, stored in `dtype`. None where the sample is too small to tell.
+    """Spread and lean of the errors of an output, stored in `dtype`. None where too few elements can tell.
 
-    spread: RMS(value - reference) / RMS(RN(reference) - reference). bias: the mean of (value - reference) / ulp, cut at
-    one and signed like the reference, in standard deviations of a rounding's. What accumulation may add is granted as
-    a share of the sound radius (calibration.toml). `worst` is the larger of the two over its threshold.
+    Only elements count whose radius is a small part of the store's spacing, so that rounding decides. spread:
+    RMS(value - reference) / RMS(RN(reference) - reference), over one plus chance plus what the radii grant. lean: the
+    mean of (value - RN(reference)) / ulp, cut at one and signed like the reference; a correct kernel differs from
+    RN(reference) where the radius crosses the middle between two numbers, as often up as down. `worst` is the larger of
+    the two over its threshold.
     """
     constants, fmt = calibration(), BY_DTYPE[dtype]
-    usable = torch.isfinite(ball.rad) & torch.isfinite(value) & (ball.mid.abs() > 0)
-    usable &= ball.mid.abs() >= 2.0 ** (fmt.min_exponent + 1)  # below, the store's spacing is no longer relative
-    mid, rad, found = ball.mid[usable], ball.rad[usable], value[usable].double()
+    ulp = spacing(ball.mid, fmt)
+    usable = (ball.rad <= constants.tight * ulp) & torch.isfinite(value)
+    usable &= ball.mid.abs() >= 2.0 ** (fmt.min_exponent + 1)  # below, the spacing is no longer relative
+    mid, rad, ulp, found = ball.mid[usable], ball.rad[usable], ulp[usable], value[usable].double()
     if mid.numel() < constants.least_elements:
         return None
-    rounding = nearest(mid, fmt) - mid
-    square = rounding.square()
+    rounded = nearest(mid, fmt)
+    square = (rounded - mid).square()
     # Few large elements may outweigh all others. 1.8: uniform errors count as many as they are.
     effective = 1.8 * float(square.sum() ** 2 / square.square().sum().clamp(min=1e-300))
     if effective < constants.least_elements:
         return None
-    error, ulp = found - mid, spacing(mid, fmt)
-    granted = constants.accumulated * rad
-    spread = float((error.square().mean() / square.mean()).sqrt())
+    spread = float(((found - mid).square().mean() / square.mean()).sqrt())
     # The spread's own standard deviation is 0.67 / sqrt(effective) for uniform errors.
     chance = constants.deviations * 0.67 / math.sqrt(effective)
-    most_spread = math.hypot(constants.most_spread + chance, float((granted.square().mean() / square.mean()).sqrt()))
-    lean = float(((error / ulp).clamp(-1, 1) * mid.sign()).mean().abs())
-    most_lean = constants.deviations / math.sqrt(12 * mid.numel()) + float((granted / ulp).clamp(max=1).mean())
-    most_lean += constants.most_lean
+    most_spread = math.hypot(constants.most_spread + chance, float((rad.square().mean() / square.mean()).sqrt()))
+    lean = float((((found - rounded) / ulp).clamp(-1, 1) * mid.sign()).mean().abs())
+    most_lean = constants.most_lean + constants.deviations / math.sqrt(12 * effective) + float((rad / ulp).mean())
     worst = max(spread / most_spread, lean / most_lean)
     if worst <= 1.0:
         return Verdict(requirement, "passed", worst, tier="statistical")
