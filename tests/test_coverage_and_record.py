@@ -86,7 +86,7 @@ def test_routing_features_come_from_the_ids():
 def test_every_required_feature_can_be_met():
     """Some problem, field by field, has each feature that a full run demands; the routing ones are tested above."""
     plain = Declaration("plain", groups=False, selection_bias=False, logit_bias=False, expert_scale=False)
-    met = {"empty expert", "one hot expert", "tie"}
+    met = {"empty expert", "one hot expert", "tie", "near tie, decided", "near tie, undecided"}
     for mark in landmarks():
         for dtype in mark.dtypes:
             for kind in mark.kinds:
@@ -120,7 +120,9 @@ def planned(tmp_path: Path) -> module.Plan:
 def events(plan: module.Plan, outcome: str = "passed", skip: tuple[str, ...] = ()) -> list[dict]:
     """The events of a run in which everything that was planned happened, with all features."""
     found = []
-    verdicts = [{"requirement": r, "outcome": outcome, "worst": 0.5} for r in ("PERM-1", "PERM-2", "PERM-3")]
+    verdicts = [
+        {"requirement": r, "tier": "sound", "outcome": outcome, "worst": 0.5} for r in ("PERM-1", "PERM-2", "PERM-3")
+    ]
     wanted = sorted(required(["permute"], plan.implementation.declaration) - set(skip))
     for i in range(plan.problems):
         key = {"property": "permute", "id": f"{i:012x}"}

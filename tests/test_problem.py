@@ -69,6 +69,7 @@ def test_defaults_are_stable():
         "values": "normal",
         "layout": "contiguous",
         "ties": False,
+        "near_ties": False,
         "seed": 0,
     }
 

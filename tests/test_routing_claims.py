@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from moe_conformance import claims, oracle
 from moe_conformance.backends import Backend
-from moe_conformance.generate import generate
+from moe_conformance.generate import Inputs, generate
 from moe_conformance.implementation import Declaration, Guarded, Routing, load
+from moe_conformance.implementations.eager import Eager
 from moe_conformance.oracle import Arithmetic
 from moe_conformance.problem import Load, Problem, Router
 from moe_conformance.profiles import profile
@@ -193,3 +194,28 @@ def test_load_is_what_the_router_sees():
     """Experts meant to stay empty are never chosen by the router of a whole forward."""
     made = problem(Router(), tokens=64, hidden=256, load=Load(kind="zipf", empty=5))
     assert int(EAGER.route(generate(made, "cpu")).ids.max()) < 7
+
+
+class ConfusesNearTies(Eager):
+    """Ranks by scores rounded to bfloat16, as routers that cast before the choice do."""
+
+    right = Eager
+
+    def route(self, inputs: Inputs) -> Routing:
+        logits = (inputs.x.float() @ inputs.router_weight.float().T).softmax(-1)
+        ids = logits.bfloat16().float().argsort(dim=-1, descending=True, stable=True)[:, : inputs.top_k]
+        return Routing(ids, logits.gather(1, ids))
+
+
+def test_a_router_that_rounds_before_it_chooses_fails_on_near_ties(assert_fails):
+    near = Problem(tokens=8, hidden=24, ffn=1, experts=24, top_k=3, near_ties=True)
+    assert_fails(ConfusesNearTies(), "route", near, "ROUTE-2")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_near_ties_lie_across_the_choice_on_both_sides_of_the_uncertainty(judge_with, dtype):
+    met = set()
+    for seed in range(4):
+        near = Problem(tokens=8, hidden=24, ffn=1, experts=24, top_k=3, near_ties=True, seed=seed, dtype=dtype)
+        met |= judge_with(Eager(), "route", near).features
+    assert {"near tie, decided", "near tie, undecided"} <= met
