@@ -227,12 +227,20 @@ def test_truncated_or_foreign_files_raise(record, tmp_path):
         with pytest.raises(ValueError, match="Invalid JSON"):
             Record.read(path)
     data = json.loads(text)
-    for change in ({"schema_version": 2}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
+    for change in ({"schema_version": 3}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
         path.write_text(json.dumps({**data, **change}), encoding="utf-8")
         with pytest.raises(ValueError, match=next(iter(change))):
             Record.read(path)
     with pytest.raises(FileNotFoundError):
         Record.read(tmp_path / "none.json")
+
+
+def test_a_record_of_an_older_schema_is_refused_in_words(record, tmp_path):
+    path = tmp_path / "record.json"
+    old = {**json.loads(record.model_dump_json()), "schema_version": 1}
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="this record has schema_version 1; this version of the suite reads 2 only"):
+        Record.read(path)
 
 
 def test_the_digest_of_a_problem_set_is_of_the_set(record):

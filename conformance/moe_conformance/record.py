@@ -11,10 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from . import __version__
 from .contract import requirements, spec_path
+from .waivers import WaiverUse
+
+SCHEMA: Literal[2] = 2
+# Of several outcomes in one trial the first of these counts.
+NOT_PASSED = ("failed", "waived", "refused")
 
 
 class _Model(BaseModel):
@@ -22,7 +27,10 @@ class _Model(BaseModel):
 
 
 class Tally(_Model):
-    """One requirement: on how many problems it was judged, with what result, and the largest error/bound."""
+    """One requirement: on how many problems it was judged, with what result, and the largest error/bound.
+
+    `waived`: problems on which it failed and every failure was waived.
+    """
 
     requirement: str
     title: str
@@ -30,6 +38,7 @@ class Tally(_Model):
     passed: int
     failed: int
     refused: int
+    waived: int
     worst: float
     worst_problem: str | None
 
@@ -39,7 +48,7 @@ class Case(_Model):
 
     property: str
     problem: str
-    outcome: Literal["passed", "failed", "refused", "unfinished"]
+    outcome: Literal["passed", "failed", "waived", "refused", "unfinished"]
     worst: float
     seconds: float
 
@@ -59,7 +68,7 @@ class Record(_Model):
     `parts` holds the wall time of every part in seconds.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA
     suite: str = __version__
     spec_digest: str
     implementation: str
@@ -81,8 +90,17 @@ class Record(_Model):
     coverage: list[str]
     missing_coverage: list[str]
     failures: list[Failure]
+    waivers: list[WaiverUse]
     cases: list[Case]
     parts: dict[str, float]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_schema(cls, data: Any) -> Any:
+        found = data.get("schema_version", SCHEMA) if isinstance(data, dict) else SCHEMA
+        if found != SCHEMA:
+            raise ValueError(f"this record has schema_version {found}; this version of the suite reads {SCHEMA} only")
+        return data
 
     @property
     def problems(self) -> int:
@@ -141,7 +159,7 @@ class Collected:
             outcomes = {v["outcome"] for v in event["verdicts"]}
             # An error before the first claim leaves no verdict: that is no pass.
             without_failure = "passed" if outcomes else "unfinished"
-            outcome: Any = next((o for o in ("failed", "refused") if o in outcomes), without_failure)
+            outcome: Any = next((o for o in NOT_PASSED if o in outcomes), without_failure)
             worst, seconds = _worst(event["verdicts"]), event["seconds"]
             made.append(Case(property=prop, problem=problem, outcome=outcome, worst=worst, seconds=seconds))
         for prop, problem in sorted(self.unfinished):
@@ -158,7 +176,7 @@ class Collected:
                 by_requirement[verdict["requirement"]].append(verdict)
             for requirement, verdicts in by_requirement.items():
                 outcomes = {v["outcome"] for v in verdicts}
-                counts[requirement][next((o for o in ("failed", "refused") if o in outcomes), "passed")] += 1
+                counts[requirement][next((o for o in NOT_PASSED if o in outcomes), "passed")] += 1
                 largest = _worst(verdicts)
                 if largest > worst.get(requirement, (0.0, ""))[0]:
                     worst[requirement] = (largest, problem)
@@ -175,6 +193,7 @@ class Collected:
                         passed=found["passed"],
                         failed=found["failed"],
                         refused=found["refused"],
+                        waived=found["waived"],
                         worst=largest,
                         worst_problem=problem,
                     )
