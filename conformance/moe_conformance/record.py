@@ -62,10 +62,23 @@ class Failure(_Model):
     report: str
 
 
-class Record(_Model):
-    """A whole run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
+class Floor(_Model):
+    """The fewest problems a whole run must execute: `required`, which is `reach`, the share of a full declaration's
+    plan that this one leaves, of the `profile`'s own floor."""
 
-    `parts` holds the wall time of every part in seconds.
+    profile: int
+    reach: float
+    required: int
+
+    def __str__(self) -> str:
+        return f"{self.required} (the declaration reaches {self.reach:.1%} of the suite)"
+
+
+class Record(_Model):
+    """A run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
+
+    `parts` holds the wall time of every part in seconds. `partial`: the options that made it a part of its profile;
+    where there are any, there is no `floor`.
     """
 
     schema_version: Literal[2] = SCHEMA
@@ -78,6 +91,8 @@ class Record(_Model):
     environment: dict[str, Any]
     interpreter_repair: str | None
     profile: str
+    partial: list[str]
+    floor: Floor | None
     stages: list[str]
     seed: int
     workers: int

@@ -92,7 +92,8 @@ def print_verdict(console: Console, record: Record) -> None:
     console.print(
         f"[bold {colour}]{record.verdict}[/]: {record.problems} problems, "
         f"{f'[yellow]{waived} waived[/], ' if waived else ''}profile {record.profile}, "
-        f"{record.workers} workers, {record.seconds:.0f} s ({rate:.1f} problems/s)",
+        f"{record.workers} workers, {record.seconds:.0f} s ({rate:.1f} problems/s)"
+        + (f"; [yellow]partial[/]: {', '.join(record.partial)}" if record.partial else f"; floor {record.floor}"),
         highlight=False,
     )
     if record.interpreter_repair:

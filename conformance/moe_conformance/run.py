@@ -19,9 +19,9 @@ from .backends import Backend, describe, triton_environment
 from .contract import requirements
 from .coverage import required
 from .implementation import Declaration, Implementation, source_digest
-from .plan import RunOptions, chosen_properties, expected_problems, parts
+from .plan import RunOptions, chosen_properties, expected_problems, partial, parts, reach
 from .profiles import profile
-from .record import Collected, Record, git_state, problem_set_digest, spec_digest
+from .record import Collected, Floor, Record, git_state, problem_set_digest, spec_digest
 from .registry import Property
 from .waivers import Waivers
 
@@ -34,7 +34,7 @@ MOST_REFUSED = 0.15
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `waivers` with a path are read again by every worker."""
+    """What a run will do. `waivers` with a path are read again by every worker; a partial run has no `floor`."""
 
     options: RunOptions
     backend: Backend
@@ -44,6 +44,7 @@ class Plan:
     workers: int
     directory: Path
     waivers: Waivers | None = None
+    floor: Floor | None = None
 
 
 def make_plan(
@@ -67,7 +68,11 @@ def make_plan(
         workers = max(1, min(cores, 12 if backend.is_gpu else cores))
     names = tuple(part.name for part in made)
     problems = expected_problems(made, declaration)
-    return Plan(options, backend, implementation, names, problems, workers, directory, waivers)
+    floor = None
+    if not partial(options):
+        share = reach(options, backend, chosen, declaration)
+        floor = Floor(profile=chosen.floor, reach=round(share, 4), required=round(share * chosen.floor))
+    return Plan(options, backend, implementation, names, problems, workers, directory, waivers, floor)
 
 
 def _command(plan: Plan) -> list[str]:
@@ -151,6 +156,8 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         environment=describe(plan.backend),
         interpreter_repair=interpreter.REPAIR if uses_interpreter else None,
         profile=options.profile,
+        partial=partial(options),
+        floor=plan.floor,
         stages=sorted(stages),
         seed=options.seed,
         workers=plan.workers,
@@ -209,6 +216,8 @@ def _incomplete(plan: Plan, exit_code: int, collected: Collected, passed: set[st
     executed = len(collected.ended)
     if executed < FLOOR * plan.problems:
         reasons.append(f"{executed} problems were executed, fewer than {FLOOR:.0%} of the {plan.problems} planned")
+    if plan.floor is not None and executed < plan.floor.required:
+        reasons.append(f"{executed} problems were executed, fewer than the floor of {plan.floor}")
     planned = {requirement for prop in _planned(plan) for requirement in prop.requirements}
     declaration = plan.implementation.declaration
     silent = [r for r in requirements() if r in planned and r not in passed and _reachable(r, declaration)]
