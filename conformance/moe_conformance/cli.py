@@ -224,6 +224,24 @@ def doctor(backend: str, implementation: str) -> None:
     sys.exit(EXIT_FAILED if failures else 0)
 
 
+@main.command()
+@backend_option
+@implementation_option
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="write the findings here")
+def probe(backend: str, implementation: str, json_file: Path | None) -> None:
+    """Measure the device's matrix units; exit 1 where one costs more than the implementation declares (kappa)."""
+    from .units import probe as units
+
+    found, made = _prepared(backend, implementation)
+    console = _console()
+    report = units.probe(found, implementation, made.declaration)
+    units.print_report(console, report)
+    if json_file is not None:
+        report.write(json_file)
+        console.print(f"findings: {json_file}", highlight=False)
+    sys.exit(EXIT_FAILED if report.complaints else 0)
+
+
 @main.command("list")
 def list_() -> None:
     """List requirements with the properties that check them, and the shipped implementations."""
