@@ -245,7 +245,7 @@ def test_a_kappa_above_the_declared_one_fails(monkeypatch):
 def test_unknown_and_unmeasurable_units(monkeypatch, tmp_path, capsys):
     class Broken(Simulated):
         def __call__(self, a, b, c):
-            raise RuntimeError("this device has no tf32\nand says more")
+            raise RuntimeError("at 10:12:\nthis device has no tf32\n")
 
     unknown = reported(monkeypatch, simulated(HOPPER, "fp16"), Broken("tf32"), architecture="gfx1234")
     assert [f.agreement for f in unknown.findings] == ["unknown unit", "not measured"]

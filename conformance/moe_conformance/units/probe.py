@@ -110,8 +110,9 @@ def finding(path: NamedProducts, architecture: str, declaration: Declaration) ->
     try:
         measured = measure(path)
     except Exception as caught:
-        lines = str(caught).strip().splitlines() or [""]
-        error = f"{type(caught).__name__}: {lines[0][:200]}"
+        # A compiler's last line says what is wrong; those before it show the source.
+        lines = [line for line in str(caught).splitlines() if line.strip()] or [""]
+        error = f"{type(caught).__name__}: {lines[-1].strip()[:200]}"
     if measured is not None:
         different = differences(measured, unit) if unit else []
         agreement = "unknown unit" if unit is None else "differs" if different else "agrees"
