@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from moe_conformance import run as module
 from moe_conformance.backends import Backend
 from moe_conformance.coverage import features, required
 from moe_conformance.implementation import STAGES, Declaration, load
 from moe_conformance.kinds import KINDS
-from moe_conformance.plan import RunOptions
+from moe_conformance.plan import FULL, RunOptions, chosen_properties, expected_problems, parts, reach
 from moe_conformance.problem import Problem, Router
-from moe_conformance.profiles import landmarks
-from moe_conformance.record import Collected, Record, problem_set_digest
+from moe_conformance.profiles import PROFILE_NAMES, landmarks, profile
+from moe_conformance.record import Collected, Floor, Record, problem_set_digest
 from moe_conformance.registry import all_properties, make_trial
+from moe_conformance.report import print_verdict
 from moe_conformance.runlog import RunLog, Tail
 
 CPU = Backend("cpu", "cpu")
@@ -186,6 +190,61 @@ def test_what_did_not_happen_makes_a_run_incomplete(tmp_path):
     assert verdict_of(plan, events(plan, outcome="failed")).verdict == "failed"
 
 
+# -- the floor -------------------------------------------------------------------------------------------------------
+
+PERMUTE_ONLY = replace(load("eager").declaration, stages=frozenset({"permute"}))
+
+
+class PermuteOnly(type(load("eager"))):
+    declaration = PERMUTE_ONLY
+
+
+def whole(tmp_path: Path, implementation) -> module.Plan:
+    """A plan of the whole profile."""
+    return module.make_plan(RunOptions("mine", "cpu", "dev"), CPU, implementation, 1, tmp_path / "run")
+
+
+@pytest.mark.parametrize("backend", [CPU, Backend("cuda", "cuda"), Backend("rocm", "cuda")], ids=lambda b: b.name)
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_the_floor_of_a_full_declaration_lies_well_below_its_plan_and_not_far_below(name, backend):
+    """A plan that shrinks by a third falls below its profile's floor, whatever made it shrink."""
+    chosen, options = profile(name, backend), RunOptions("full", backend.name, name)
+    made = [p for prop in chosen_properties(options, backend, FULL) for p in parts(prop, options, chosen, FULL)]
+    assert 0.66 < chosen.floor / expected_problems(made, FULL) < 0.8
+    assert reach(options, backend, chosen, FULL) == 1.0
+
+
+def test_the_floor_is_scaled_by_what_the_declaration_reaches(tmp_path):
+    full, narrow = whole(tmp_path, load("eager")).floor, whole(tmp_path, PermuteOnly()).floor
+    assert full.profile == narrow.profile == profile("dev", CPU).floor
+    assert full.reach > 0.95, "eager declares all but refusals of bad arguments"
+    assert 0.02 < narrow.reach < 0.2
+    assert narrow.required == pytest.approx(narrow.profile * narrow.reach, abs=1)
+
+
+def test_a_run_below_the_floor_is_incomplete(tmp_path):
+    plan = whole(tmp_path, PermuteOnly())
+    passed = verdict_of(plan, events(plan))
+    assert (passed.verdict, passed.floor, passed.partial) == ("passed", plan.floor, [])
+    # The plan itself has become small: all of it was executed, and that is not enough.
+    small = replace(plan, floor=Floor(profile=300, reach=1.0, required=300))
+    record = verdict_of(small, events(plan))
+    assert record.verdict == "incomplete"
+    text = "problems were executed, fewer than the floor of 300 (the declaration reaches 100.0% of the suite)"
+    assert record.reasons == [f"{plan.problems} {text}"]
+
+
+def test_a_partial_run_has_no_floor_and_says_what_it_is(tmp_path, capsys):
+    plan = planned(tmp_path)
+    record = verdict_of(plan, events(plan))
+    assert (record.verdict, record.floor, record.partial) == ("passed", None, ["--stage permute", "--problems 40"])
+    print_verdict(Console(width=200), record)
+    assert "; partial: --stage permute, --problems 40" in capsys.readouterr().out
+    plan = whole(tmp_path, PermuteOnly())
+    print_verdict(Console(width=200), verdict_of(plan, events(plan)))
+    assert re.search(r"; floor \d+ \(the declaration reaches [\d.]+% of the suite\)", capsys.readouterr().out)
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -229,12 +288,20 @@ def test_truncated_or_foreign_files_raise(record, tmp_path):
         with pytest.raises(ValueError, match="Invalid JSON"):
             Record.read(path)
     data = json.loads(text)
-    for change in ({"schema_version": 2}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
+    for change in ({"schema_version": 3}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
         path.write_text(json.dumps({**data, **change}), encoding="utf-8")
         with pytest.raises(ValueError, match=next(iter(change))):
             Record.read(path)
     with pytest.raises(FileNotFoundError):
         Record.read(tmp_path / "none.json")
+
+
+def test_a_record_of_an_older_schema_is_refused_in_words(record, tmp_path):
+    path = tmp_path / "record.json"
+    old = {**json.loads(record.model_dump_json()), "schema_version": 1}
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="this record has schema_version 1; this version of the suite reads 2 only"):
+        Record.read(path)
 
 
 def test_the_digest_of_a_problem_set_is_of_the_set(record):

@@ -75,6 +75,15 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def architecture(backend: Backend) -> str:
+    """The device's architecture, such as "sm_90", "gfx942:sramecc+:xnack-" or "x86_64"."""
+    if not backend.is_gpu:
+        return platform.machine()
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    # CUDA builds of torch have a gcnArchName too: the device's name.
+    return str(properties.gcnArchName) if torch.version.hip else f"sm_{properties.major}{properties.minor}"
+
+
 def describe(backend: Backend) -> dict[str, object]:
     """Device and versions, as plain data for a Record."""
     packages = ("torch", "triton", "triton-rocm", "pytorch-triton-rocm", "numpy", "hypothesis", "pytest")
@@ -89,13 +98,11 @@ def describe(backend: Backend) -> dict[str, object]:
     if backend.is_gpu:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         facts["device"] = properties.name
-        # CUDA builds of torch have a gcnArchName too: the device's name.
-        compute = f"sm_{properties.major}{properties.minor}"
-        facts["architecture"] = properties.gcnArchName if torch.version.hip else compute
+        facts["architecture"] = architecture(backend)
         facts["memory_bytes"] = properties.total_memory
         facts["devices"] = torch.cuda.device_count()
     else:
         facts["device"] = f"{platform.processor() or platform.machine()}, Triton interpreter"
-        facts["architecture"] = platform.machine()
+        facts["architecture"] = architecture(backend)
         facts["cores"] = os.cpu_count()
     return facts

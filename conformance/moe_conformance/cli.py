@@ -17,13 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from . import interpreter
-from .backends import NAMES, Backend, BackendMissing, describe, resolve, triton_environment
+from .backends import NAMES, Backend, BackendMissing, architecture, describe, resolve, triton_environment
 from .contract import requirements
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
 from .plan import RunOptions
 from .problem import Problem
 from .profiles import PROFILE_NAMES
 from .registry import all_properties
+from .waivers import Waivers, WaiversInvalid
+from .waivers import read as read_waivers
+from .waivers import today as utc_today
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -33,6 +36,25 @@ implementation_option = click.option(
 backend_option = click.option(
     "--backend", default="auto", show_default=True, type=click.Choice([*NAMES, "auto"]), help="where it runs"
 )
+waivers_option = click.option(
+    "--waivers",
+    "waivers_file",
+    type=click.Path(path_type=Path),
+    help="known failures [default: ./waivers.toml, if any]",
+)
+
+
+def _waivers(path: Path | None, implementation: str, backend: Backend) -> Waivers | None:
+    """The waivers of a file, or None without one. Exits with code 2 where the file is not right in every entry."""
+    if path is None:
+        path = Path("waivers.toml")
+        if not path.exists():
+            return None
+    try:
+        entries = read_waivers(path)
+    except WaiversInvalid as error:
+        raise click.UsageError(str(error)) from error
+    return Waivers(entries, implementation, backend.name, architecture(backend), utc_today(), path)
 
 
 def _console() -> Console:
@@ -70,6 +92,7 @@ def main() -> None:
 @click.option("--seed", type=int, help="seed of the drawn problems [default: 0; nightly: a new one]")
 @click.option("--problems", type=click.IntRange(min=1), help="total number of problems, instead of the profile's")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="worker processes [default: one a core]")
+@waivers_option
 def run(
     implementation: str,
     backend: str,
@@ -79,6 +102,7 @@ def run(
     seed: int | None,
     problems: int | None,
     workers: int,
+    waivers_file: Path | None,
 ) -> None:
     """Judge an implementation against the contract."""
     from . import report
@@ -86,6 +110,7 @@ def run(
     from .run import execute, make_plan
 
     found, made = _prepared(backend, implementation)
+    waivers = _waivers(waivers_file, implementation, found)
     console = _console()
     problems_with_interpreter = _interpreter_problems(made, found)
     if problems_with_interpreter:
@@ -94,7 +119,7 @@ def run(
         seed = int.from_bytes(os.urandom(4), "little") if profile(profile_name, found).random else 0
     options = RunOptions(implementation, found.name, profile_name, stages, seed, problems)
     directory = Path(".moe-conformance").resolve() / f"run-{os.getpid()}"
-    plan = make_plan(options, found, made, workers, directory)
+    plan = make_plan(options, found, made, workers, directory, waivers)
     if not plan.items:
         raise click.UsageError(f"{implementation} has nothing to check in {stages or STAGES} on {found.name}")
     console.print(
@@ -126,9 +151,13 @@ def _interpreter_problems(implementation: Implementation, backend: Backend) -> l
 @main.command()
 @implementation_option
 @backend_option
+@waivers_option
 @click.argument("case")
-def replay(implementation: str, backend: str, case: str) -> None:
-    """Run one problem again. CASE is the JSON of a failure, or a file that holds it."""
+def replay(implementation: str, backend: str, waivers_file: Path | None, case: str) -> None:
+    """Run one problem again. CASE is the JSON of a failure, or a file that holds it.
+
+    A failure stays one here; a waiver that describes it is named below it.
+    """
     from .registry import make_trial, run_trial
     from .trial import NonConformance
 
@@ -152,12 +181,18 @@ def replay(implementation: str, backend: str, case: str) -> None:
         raise click.UsageError(f"{implementation} does not declare what {prop.name} needs")
     if not declaration.supports(problem, prop.kind):
         raise click.UsageError(f"{implementation} does not declare support for this problem")
+    waivers = _waivers(waivers_file, implementation, found)
     trial = make_trial(prop, problem, made, implementation, found)
     console = _console()
     try:
         run_trial(trial, prop.check)
     except NonConformance as failure:
         console.print(str(failure), markup=False, highlight=False, soft_wrap=True)
+        broken = {verdict.requirement for verdict in failure.trial.verdicts if verdict.failed}
+        for waiver in waivers.matching(prop.name, problem) if waivers else ():
+            if waiver.requirement in broken:
+                line = f"a run waives this by {waiver.id} until {waiver.expires}: {waiver.reason} {waiver.link}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_FAILED)
     for verdict in trial.verdicts:
         line = f"{verdict.requirement}: {verdict.outcome}, worst error/bound {verdict.worst:.3g} {verdict.message}"
@@ -187,6 +222,24 @@ def doctor(backend: str, implementation: str) -> None:
         table.add_row("interpreter", "; ".join(failures) or f"self-check passed; repaired: {interpreter.REPAIR}")
     console.print(table)
     sys.exit(EXIT_FAILED if failures else 0)
+
+
+@main.command()
+@backend_option
+@implementation_option
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="write the findings here")
+def probe(backend: str, implementation: str, json_file: Path | None) -> None:
+    """Measure the device's matrix units; exit 1 where one costs more than the implementation declares (kappa)."""
+    from .units import probe as units
+
+    found, made = _prepared(backend, implementation)
+    console = _console()
+    report = units.probe(found, implementation, made.declaration)
+    units.print_report(console, report)
+    if json_file is not None:
+        report.write(json_file)
+        console.print(f"findings: {json_file}", highlight=False)
+    sys.exit(EXIT_FAILED if report.complaints else 0)
 
 
 @main.command("list")

@@ -18,20 +18,24 @@ from torch import Tensor
 from .formats import BY_DTYPE, Format, U
 from .oracle.ball import Ball, output_ball
 
-Outcome = Literal["passed", "failed", "refused"]
+Outcome = Literal["passed", "failed", "refused", "waived"]
 Tier = Literal["exact", "sound", "sharp", "statistical"]
 SCALED = 1.0 + 2.0**-6
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one comparison. `worst` is the largest error/bound; inf where a claim has no tolerance."""
+    """The result of one comparison. `worst` is the largest error/bound; inf where a claim has no tolerance.
+
+    `waivers`: ids of the waivers that made a failure "waived" (waivers.py).
+    """
 
     requirement: str
     outcome: Outcome
     worst: float = 0.0
     message: str = ""
     tier: Tier = "sound"
+    waivers: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:

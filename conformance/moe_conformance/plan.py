@@ -55,6 +55,27 @@ def parts(prop: Property, options: RunOptions, profile: Profile, declaration: De
     return made
 
 
+def partial(options: RunOptions) -> list[str]:
+    """The options that make this run a part of its profile; empty for a whole run."""
+    asked = [f"--stage {stage}" for stage in options.stages]
+    return asked + ([f"--problems {options.problems}"] if options.problems is not None else [])
+
+
+# Declares whatever makes a property run.
+FULL = Declaration("everything", checks_arguments=True, capturable=True, uses_triton=True)
+
+
+def reach(options: RunOptions, backend: Backend, profile: Profile, declaration: Declaration) -> float:
+    """The share of a full declaration's plan that is left for `declaration`, from 0 to 1."""
+
+    def planned(declared: Declaration) -> int:
+        properties = chosen_properties(options, backend, declared)
+        made = [part for prop in properties for part in parts(prop, options, profile, declared)]
+        return expected_problems(made, declared)
+
+    return min(1.0, planned(declaration) / max(1, planned(FULL)))
+
+
 def expected_problems(made: list[Part], declaration: Declaration) -> int:
     """How many problems the parts will run, roughly: drawn ones and fixed ones."""
     return sum(part.draws + len(part.fixed(declaration)) for part in made)

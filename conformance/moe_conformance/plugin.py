@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from .backends import Backend, resolve
+from . import waivers
+from .backends import Backend, architecture, resolve
 from .explore import Part, explore
 from .implementation import Implementation, load
 from .plan import RunOptions, chosen_properties, parts
@@ -35,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--moe-stage", action="append", default=[], help="only this stage (may be given again)")
     group.addoption("--moe-seed", type=int, default=0, help="seed of the drawn problems")
     group.addoption("--moe-problems", type=int, help="total number of problems, instead of the profile's")
+    group.addoption("--moe-waivers", help="a file of waivers")
+    group.addoption("--moe-date", help="the day, YYYY-MM-DD, on which waivers must be valid [default: today, UTC]")
     group.addoption("--moe-run-dir", default=".moe-conformance/run", help="where the run's event files go")
 
 
@@ -61,8 +65,16 @@ class Session:
         self.implementation: Implementation = load(options.moe_implementation)
         self.profile: Profile = profile(options.moe_profile, self.backend)
         self.properties = chosen_properties(self.options, self.backend, self.implementation.declaration)
+        self.waivers = self._read_waivers(options.moe_waivers, options.moe_date)
         self._directory = Path(options.moe_run_dir)
         self._log: RunLog | None = None
+
+    def _read_waivers(self, path: str | None, day: str | None) -> waivers.Waivers | None:
+        if path is None:
+            return None
+        on = date.fromisoformat(day) if day else waivers.today()
+        name, found = self.options.implementation, self.backend
+        return waivers.Waivers(waivers.read(Path(path)), name, found.name, architecture(found), on, Path(path))
 
     @property
     def log(self) -> RunLog:
@@ -89,7 +101,8 @@ class Session:
 
     def _trial(self, part: Part, problem: Problem, counts: bool) -> None:
         prop = part.prop
-        trial = make_trial(prop, problem, self.implementation, self.options.implementation, self.backend)
+        name = self.options.implementation
+        trial = make_trial(prop, problem, self.implementation, name, self.backend, waivers=self.waivers)
         self.log.started(trial)
         started = time.monotonic()
         # Problems of many gigabytes take turns: together they would not fit on one device.

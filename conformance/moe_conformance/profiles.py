@@ -32,10 +32,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Profile:
-    """How many problems a run draws, in how many slices a property is cut, and from which limits."""
+    """How many problems a run draws, in how many slices a property is cut, and from which limits.
+
+    floor: the fewest that a whole run of a full declaration must execute.
+    """
 
     name: str
     problems: int
+    floor: int
     slices: int
     limits: Limits
     random: bool = False

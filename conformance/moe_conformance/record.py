@@ -11,10 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from . import __version__
 from .contract import requirements, spec_path
+from .waivers import WaiverUse
+
+SCHEMA: Literal[2] = 2
+# Of several outcomes in one trial the first of these counts.
+NOT_PASSED = ("failed", "waived", "refused")
 
 
 class _Model(BaseModel):
@@ -36,6 +41,7 @@ class Tally(_Model):
     """One requirement: on how many problems it was judged, with what result, and the largest error/bound.
 
     tiers: by tier (exact, sound, sharp, statistical) the distribution of error/bound.
+    `waived`: problems on which it failed and every failure was waived.
     """
 
     requirement: str
@@ -44,6 +50,7 @@ class Tally(_Model):
     passed: int
     failed: int
     refused: int
+    waived: int
     worst: float
     worst_problem: str | None
     tiers: dict[str, Spread] = {}
@@ -54,7 +61,7 @@ class Case(_Model):
 
     property: str
     problem: str
-    outcome: Literal["passed", "failed", "refused", "unfinished"]
+    outcome: Literal["passed", "failed", "waived", "refused", "unfinished"]
     worst: float
     seconds: float
 
@@ -68,13 +75,26 @@ class Failure(_Model):
     report: str
 
 
-class Record(_Model):
-    """A whole run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
+class Floor(_Model):
+    """The fewest problems a whole run must execute: `required`, which is `reach`, the share of a full declaration's
+    plan that this one leaves, of the `profile`'s own floor."""
 
-    `parts` holds the wall time of every part in seconds.
+    profile: int
+    reach: float
+    required: int
+
+    def __str__(self) -> str:
+        return f"{self.required} (the declaration reaches {self.reach:.1%} of the suite)"
+
+
+class Record(_Model):
+    """A run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
+
+    `parts` holds the wall time of every part in seconds. `partial`: the options that made it a part of its profile;
+    where there are any, there is no `floor`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA
     suite: str = __version__
     spec_digest: str
     implementation: str
@@ -84,6 +104,8 @@ class Record(_Model):
     environment: dict[str, Any]
     interpreter_repair: str | None
     profile: str
+    partial: list[str]
+    floor: Floor | None
     stages: list[str]
     seed: int
     workers: int
@@ -96,8 +118,17 @@ class Record(_Model):
     coverage: list[str]
     missing_coverage: list[str]
     failures: list[Failure]
+    waivers: list[WaiverUse]
     cases: list[Case]
     parts: dict[str, float]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_schema(cls, data: Any) -> Any:
+        found = data.get("schema_version", SCHEMA) if isinstance(data, dict) else SCHEMA
+        if found != SCHEMA:
+            raise ValueError(f"this record has schema_version {found}; this version of the suite reads {SCHEMA} only")
+        return data
 
     @property
     def problems(self) -> int:
@@ -156,7 +187,7 @@ class Collected:
             outcomes = {v["outcome"] for v in event["verdicts"]}
             # An error before the first claim leaves no verdict: that is no pass.
             without_failure = "passed" if outcomes else "unfinished"
-            outcome: Any = next((o for o in ("failed", "refused") if o in outcomes), without_failure)
+            outcome: Any = next((o for o in NOT_PASSED if o in outcomes), without_failure)
             worst, seconds = _worst(event["verdicts"]), event["seconds"]
             made.append(Case(property=prop, problem=problem, outcome=outcome, worst=worst, seconds=seconds))
         for prop, problem in sorted(self.unfinished):
@@ -175,7 +206,7 @@ class Collected:
                 by_tier[verdict["requirement"]][verdict["tier"]].append(verdict)
             for requirement, verdicts in by_requirement.items():
                 outcomes = {v["outcome"] for v in verdicts}
-                counts[requirement][next((o for o in ("failed", "refused") if o in outcomes), "passed")] += 1
+                counts[requirement][next((o for o in NOT_PASSED if o in outcomes), "passed")] += 1
                 largest = _worst(verdicts)
                 if largest > worst.get(requirement, (0.0, ""))[0]:
                     worst[requirement] = (largest, problem)
@@ -192,6 +223,7 @@ class Collected:
                         passed=found["passed"],
                         failed=found["failed"],
                         refused=found["refused"],
+                        waived=found["waived"],
                         worst=largest,
                         worst_problem=problem,
                         tiers={name: _spread(verdicts) for name, verdicts in sorted(by_tier[known.id].items())},

@@ -14,6 +14,7 @@ from .implementation import Guarded, Implementation, ImplementationError
 from .kinds import KINDS, Kind
 from .problem import Problem
 from .trial import Check, NonConformance, Trial
+from .waivers import Waivers
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def make_trial(
     backend: Backend,
     *,
     collects: bool = False,
+    waivers: Waivers | None = None,
 ) -> Trial:
-    """A trial of `prop` on `problem`, with the problem's own features noted."""
+    """A trial of `prop` on `problem`, with the problem's own features noted and the waivers that match it."""
     trial = Trial(
         property_name=prop.name,
         requirements=prop.requirements,
@@ -109,6 +111,7 @@ def make_trial(
         whole_forward=prop.whole_forward,
         large=prop.kind.large,
         collects=collects,
+        waivers=waivers.matching(prop.name, problem) if waivers else (),
     )
     trial.features |= coverage.features(problem, prop.kind)
     return trial
@@ -117,18 +120,22 @@ def make_trial(
 def run_trial(trial: Trial, check: Check) -> None:
     """Run one trial. Raises NonConformance for unmet requirements, and for anything the implementation raises.
 
-    Any other exception is the suite's own fault and passes through, except in a trial that collects: there a property
-    goes on with a result that was found wrong, and may well trip over it.
+    Any other exception is the suite's own fault and passes through, except where a property went on with a result that
+    was found wrong (it collects, or the failure was waived): it may well trip over it. After a waived failure that ends
+    the trial; what it had not judged yet stays unjudged.
     """
     try:
         check(trial)
     except ImplementationError as error:
-        raise trial.crashed(error) from error
+        failure = trial.crashed(error)
+        if trial.failed:
+            raise failure from error
     except NonConformance:
         raise
     except Exception as error:
-        if not (trial.collects and trial.failed):
+        if trial.collects and trial.failed:
+            raise NonConformance(trial) from error
+        if not any(verdict.waivers for verdict in trial.verdicts):
             raise
-        raise NonConformance(trial) from error
     if trial.failed:
         raise NonConformance(trial)

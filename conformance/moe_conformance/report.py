@@ -66,11 +66,13 @@ def print_table(console: Console, record: Record) -> None:
     table = Table(title=f"{record.implementation} on {_where(record)}", title_justify="left")
     for name, justify in (("requirement", "left"), ("", "left"), ("problems", "right"), ("passed", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("failed", "refused", "sound", "sharp", "statistical"):
+    waived = ("waived",) if record.waivers else ()
+    for name in ("failed", "refused", *waived, "sound", "sharp", "statistical"):
         table.add_column(name, justify="right")
     for tally in record.requirements:
         failed = f"[red]{tally.failed}[/]" if tally.failed else "0"
-        counts = (str(tally.problems), str(tally.passed), failed, str(tally.refused))
+        counts: tuple[str, ...] = (str(tally.problems), str(tally.passed), failed, str(tally.refused))
+        counts += (str(tally.waived),) if waived else ()
         worst = [tally.tiers[tier].worst if tier in tally.tiers else None for tier in ("sound", "sharp", "statistical")]
         table.add_row(tally.requirement, tally.title, *counts, *("" if w is None else _number(w) for w in worst))
     console.print(table)
@@ -87,14 +89,23 @@ def _where(record: Record) -> str:
 def print_verdict(console: Console, record: Record) -> None:
     """The last lines: the verdict, in words, with the numbers it rests on."""
     colour = {"passed": "green", "failed": "red", "incomplete": "yellow"}[record.verdict]
+    waived = sum(case.outcome == "waived" for case in record.cases)
     rate = record.problems / record.seconds if record.seconds else 0.0
     console.print(
-        f"[bold {colour}]{record.verdict}[/]: {record.problems} problems, profile {record.profile}, "
-        f"{record.workers} workers, {record.seconds:.0f} s ({rate:.1f} problems/s)",
+        f"[bold {colour}]{record.verdict}[/]: {record.problems} problems, "
+        f"{f'[yellow]{waived} waived[/], ' if waived else ''}profile {record.profile}, "
+        f"{record.workers} workers, {record.seconds:.0f} s ({rate:.1f} problems/s)"
+        + (f"; [yellow]partial[/]: {', '.join(record.partial)}" if record.partial else f"; floor {record.floor}"),
         highlight=False,
     )
     if record.interpreter_repair:
         console.print(f"interpreter repaired: {record.interpreter_repair}", highlight=False)
+    for use in record.waivers:
+        counts = f"{use.waived} of {use.matched} matching problems waived" if use.matched else "no problem"
+        line = (
+            f"waiver {use.id} ({use.requirement}, until {use.expires}): {use.status}, {counts}; {use.reason} {use.link}"
+        )
+        console.print(escape(line), soft_wrap=True, highlight=False)
     for reason in record.reasons:
         console.print(f"  - {escape(reason)}", soft_wrap=True, highlight=False)
 

@@ -19,9 +19,11 @@ from .backends import Backend, describe, triton_environment
 from .contract import requirements
 from .coverage import required
 from .implementation import Declaration, Implementation, source_digest
-from .plan import RunOptions, chosen_properties, expected_problems, parts
+from .plan import RunOptions, chosen_properties, expected_problems, partial, parts, reach
 from .profiles import profile
-from .record import Collected, Record, git_state, problem_set_digest, spec_digest
+from .record import Collected, Floor, Record, git_state, problem_set_digest, spec_digest
+from .registry import Property
+from .waivers import Waivers
 
 # Of the problems a run plans, this share must have been executed with a verdict; Hypothesis may find fewer distinct
 # problems than asked where a space is small.
@@ -32,7 +34,7 @@ MOST_REFUSED = 0.15
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do."""
+    """What a run will do. `waivers` with a path are read again by every worker; a partial run has no `floor`."""
 
     options: RunOptions
     backend: Backend
@@ -41,10 +43,17 @@ class Plan:
     problems: int
     workers: int
     directory: Path
+    waivers: Waivers | None = None
+    floor: Floor | None = None
 
 
 def make_plan(
-    options: RunOptions, backend: Backend, implementation: Implementation, workers: int, directory: Path
+    options: RunOptions,
+    backend: Backend,
+    implementation: Implementation,
+    workers: int,
+    directory: Path,
+    waivers: Waivers | None = None,
 ) -> Plan:
     """Compute the parts. `workers` 0 chooses: one a core, at most 12 on one GPU."""
     chosen = profile(options.profile, backend)
@@ -58,7 +67,12 @@ def make_plan(
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = max(1, min(cores, 12 if backend.is_gpu else cores))
     names = tuple(part.name for part in made)
-    return Plan(options, backend, implementation, names, expected_problems(made, declaration), workers, directory)
+    problems = expected_problems(made, declaration)
+    floor = None
+    if not partial(options):
+        share = reach(options, backend, chosen, declaration)
+        floor = Floor(profile=chosen.floor, reach=round(share, 4), required=round(share * chosen.floor))
+    return Plan(options, backend, implementation, names, problems, workers, directory, waivers, floor)
 
 
 def _command(plan: Plan) -> list[str]:
@@ -72,6 +86,8 @@ def _command(plan: Plan) -> list[str]:
         command += ["--moe-stage", stage]
     if options.problems is not None:
         command += ["--moe-problems", str(options.problems)]
+    if plan.waivers is not None and plan.waivers.path is not None:
+        command += ["--moe-waivers", str(plan.waivers.path.resolve()), "--moe-date", plan.waivers.today.isoformat()]
     if plan.workers > 1:
         command += ["-n", str(plan.workers), "--dist", "worksteal", "--max-worker-restart", "1000"]
     return command
@@ -112,16 +128,23 @@ def _follow(directory: Path, process: subprocess.Popen[bytes], progress: Callabl
 def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime, seconds: float) -> Record:
     cases, tallies = collected.cases(), collected.tallies()
     options, declaration = plan.options, plan.implementation.declaration
-    properties = chosen_properties(options, plan.backend, declaration)
+    properties = _planned(plan)
     stages = {stage for prop in properties for stage in prop.stages}
+    waived = (
+        plan.waivers.uses(collected.ended.values(), {p.name: p.requirements for p in properties})
+        if plan.waivers
+        else []
+    )
     missing = sorted(required(stages, declaration) - collected.features)
-    incomplete = _incomplete(plan, exit_code, collected, {t.requirement for t in tallies if t.passed})
+    incomplete = _incomplete(plan, exit_code, collected, {t.requirement for t in tallies if t.passed or t.waived})
     refused = sum(case.outcome == "refused" for case in cases)
     if refused > MOST_REFUSED * max(1, len(cases)):
         incomplete.append(f"{refused} of {len(cases)} problems were refused: their comparison had no power")
     incomplete += [f"never met: {feature}" for feature in missing]
-    failed = any(case.outcome == "failed" for case in cases) or bool(collected.failures)
-    reasons = [f"{len(collected.failures)} properties failed"] if failed else []
+    reasons = [use.complaint for use in waived if use.complaint]
+    if any(case.outcome == "failed" for case in cases) or collected.failures:
+        reasons.insert(0, f"{len(collected.failures)} properties failed")
+    failed = bool(reasons)
     commit, dirty = git_state(Path(__file__).parent)
     uses_interpreter = plan.backend.name == "cpu" and declaration.uses_triton
     return Record(
@@ -133,6 +156,8 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         environment=describe(plan.backend),
         interpreter_repair=interpreter.REPAIR if uses_interpreter else None,
         profile=options.profile,
+        partial=partial(options),
+        floor=plan.floor,
         stages=sorted(stages),
         seed=options.seed,
         workers=plan.workers,
@@ -145,9 +170,17 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         coverage=sorted(collected.features),
         missing_coverage=missing,
         failures=collected.failures,
+        waivers=waived,
         cases=cases,
         parts=collected.items,
     )
+
+
+def _planned(plan: Plan) -> list[Property]:
+    """The properties of which the plan has a part."""
+    ran = {name.partition("[")[0] for name in plan.items}
+    chosen = chosen_properties(plan.options, plan.backend, plan.implementation.declaration)
+    return [prop for prop in chosen if prop.name in ran]
 
 
 def _reachable(requirement: str, declaration: Declaration) -> bool:
@@ -183,9 +216,9 @@ def _incomplete(plan: Plan, exit_code: int, collected: Collected, passed: set[st
     executed = len(collected.ended)
     if executed < FLOOR * plan.problems:
         reasons.append(f"{executed} problems were executed, fewer than {FLOOR:.0%} of the {plan.problems} planned")
-    properties = chosen_properties(plan.options, plan.backend, plan.implementation.declaration)
-    ran = {name.partition("[")[0] for name in plan.items}
-    planned = {requirement for prop in properties if prop.name in ran for requirement in prop.requirements}
+    if plan.floor is not None and executed < plan.floor.required:
+        reasons.append(f"{executed} problems were executed, fewer than the floor of {plan.floor}")
+    planned = {requirement for prop in _planned(plan) for requirement in prop.requirements}
     declaration = plan.implementation.declaration
     silent = [r for r in requirements() if r in planned and r not in passed and _reachable(r, declaration)]
     if silent and not collected.failures:

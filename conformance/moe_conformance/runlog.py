@@ -57,6 +57,7 @@ class RunLog:
                 "features": sorted(trial.features),
                 "verdicts": verdicts,
             }
+            | ({"waivers": use} if (use := trial.waiver_use()) else {})
         )
 
     def failed(self, failure: NonConformance) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .oracle.ball import Arithmetic, Ball
 from .problem import Problem
 from .sharp import Sample, judge_sharp, sample
 from .statistics import judge_statistics
+from .waivers import Waiver
 
 
 class NonConformance(AssertionError):
@@ -37,6 +38,8 @@ class Trial:
 
     A failed claim raises NonConformance at once; refused comparisons are kept and counted. With `collects` a failed
     claim is kept too and the property goes on: a kill matrix wants every requirement and tier that sees a defect.
+    `waivers` are those that match this trial: a failed claim of their requirement is kept as "waived", and the property
+    goes on with its other claims.
     """
 
     property_name: str
@@ -48,6 +51,7 @@ class Trial:
     whole_forward: bool = False
     large: bool = False
     collects: bool = False
+    waivers: tuple[Waiver, ...] = ()
     verdicts: list[Verdict] = field(default_factory=list)
     features: set[str] = field(default_factory=set)
     note: str = ""
@@ -102,9 +106,21 @@ class Trial:
     def _add(self, verdict: Verdict) -> None:
         if verdict.requirement not in self.requirements:
             raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
+        verdict = self._waived(verdict)
         self.verdicts.append(verdict)
         if verdict.failed and not self.collects:
             raise NonConformance(self)
+
+    def _waived(self, verdict: Verdict) -> Verdict:
+        """`verdict`, or in its place a waived one where it failed and a waiver describes that."""
+        names = tuple(waiver.id for waiver in self.waivers if waiver.requirement == verdict.requirement)
+        return replace(verdict, outcome="waived", waivers=names) if verdict.failed and names else verdict
+
+    def waiver_use(self) -> dict[str, bool]:
+        """The waivers whose requirement was judged here, by id, and whether a failure was waived by them."""
+        judged = {v.requirement for v in self.verdicts}
+        used = {name for v in self.verdicts for name in v.waivers}
+        return {waiver.id: waiver.id in used for waiver in self.waivers if waiver.requirement in judged}
 
     @property
     def failed(self) -> bool:
@@ -112,7 +128,7 @@ class Trial:
 
     def crashed(self, error: ImplementationError) -> NonConformance:
         """The failure that stands for an exception out of the implementation, blamed on the first requirement."""
-        self.verdicts.append(Verdict(self.requirements[0], "failed", math.inf, str(error)))
+        self.verdicts.append(self._waived(Verdict(self.requirements[0], "failed", math.inf, str(error))))
         return NonConformance(self)
 
     # -- shorthands --------------------------------------------------------------------------------------------------

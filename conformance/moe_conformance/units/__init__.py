@@ -1,0 +1,1 @@
+"""Matrix units: a table of published models, and a probe that measures the unit at hand."""
