@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -66,6 +67,7 @@ def verify(implementation: str, backend: str, corpus: Path) -> None:
     from ..cli import _prepared
 
     found, made = _prepared(backend, implementation)
+    torch.set_num_threads(1)  # the products are small: threads would only wait for each other
     console = _console()
     try:
         entries = read_manifest(corpus).entries
@@ -153,6 +155,7 @@ def independence(count: int, seed: int) -> None:
     _needs_mpmath()
     from .independence import independence as compared
 
+    torch.set_num_threads(1)
     console = _console()
     ratios: dict[str, list[np.ndarray]] = defaultdict(list)
     differences: dict[str, float] = defaultdict(float)
