@@ -75,3 +75,21 @@ def assert_fails() -> Callable[..., None]:
         assert [v.requirement for v in caught.value.trial.verdicts if v.failed] == [requirement]
 
     return check
+
+
+@pytest.fixture
+def golden(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """`moe-conformance golden` with arguments, in this process: (exit code, output)."""
+    from click.testing import CliRunner
+
+    from moe_conformance.cli import main
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def call(*arguments: object) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["golden", *map(str, arguments)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    return call

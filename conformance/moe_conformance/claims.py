@@ -18,18 +18,18 @@ ROUTING = ("ROUTE-1", "ROUTE-2", "ROUTE-3", "ROUTE-4", "ROUTE-5")
 def routing(trial: Trial, ids: Tensor, weights: Tensor) -> None:
     """ROUTE-1 to ROUTE-5 for ids and weights (T,k) that the implementation computed from trial.inputs."""
     problem = trial.problem
-    report = oracle.check_routing(trial.reference, ids, trial.arithmetic, exact=trial.exact_logits)
+    report = oracle.check_routing(trial.reference, ids, trial.arithmetic, exact=problem.exact_logits)
     broken = {v.requirement: v for v in report.violations}
     for requirement in ("ROUTE-1", "ROUTE-5", "ROUTE-2", "ROUTE-3"):
         if requirement == "ROUTE-5" and problem.router.groups == 1:
             continue
-        if requirement == "ROUTE-3" and not trial.exact_logits:
+        if requirement == "ROUTE-3" and not problem.exact_logits:
             continue
         found = broken.get(requirement)
         trial.expect(requirement, found is None, f"token {found.token}: {found.message}" if found else "")
     assert report.weights is not None
     trial.judge_fp32("ROUTE-4", weights, report.weights)
-    if trial.exact_logits and problem.ties and problem.tokens and problem.experts > 1:
+    if problem.exact_logits and problem.ties and problem.tokens and problem.experts > 1:
         trial.features.add("tie")
     trial.features |= {f"near tie, {kind}" for kind in report.close}
     trial.note_routing(ids)

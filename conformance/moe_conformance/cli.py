@@ -19,6 +19,7 @@ from rich.table import Table
 from . import interpreter
 from .backends import NAMES, Backend, BackendMissing, architecture, describe, resolve, triton_environment
 from .contract import requirements
+from .golden.command import golden
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
 from .plan import RunOptions
 from .problem import Problem
@@ -254,6 +255,9 @@ def list_() -> None:
         table.add_row(name, shipped.summary, "yes" if shipped.conforms else "no")
     console.print(table)
     console.print(f"{len(requirements())} requirements, {len(all_properties())} properties", highlight=False)
+
+
+main.add_command(golden)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,11 @@ class Problem(_Plain):
     def routed_rows(self) -> int:
         return self.tokens * self.top_k
 
+    @property
+    def exact_logits(self) -> bool:
+        """Router logits are sums of small integers: exact in fp32 in any order, so that ties are real."""
+        return self.ties or (self.values in ("integers", "exact") and not self.near_ties)
+
     def to_json(self) -> str:
         """Canonical one-line JSON: keys sorted, fields that hold their default left out."""
         return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))

@@ -141,12 +141,6 @@ class Trial:
     def arithmetic(self) -> Arithmetic:
         return self.implementation.declaration.arithmetic(self.problem)
 
-    @property
-    def exact_logits(self) -> bool:
-        """Router logits are sums of small integers: exact in fp32 in any order, so that ties are real."""
-        problem = self.problem
-        return problem.ties or (problem.values in ("integers", "exact") and not problem.near_ties)
-
     def permutation(self) -> Permutation:
         """The implementation's permutation of the drawn ids; judged elsewhere, used by later stages.
 
