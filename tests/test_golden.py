@@ -377,12 +377,12 @@ def test_verify_needs_no_mpmath_and_write_says_so(golden, verify, copy, monkeypa
 
 # -- what it would see -----------------------------------------------------------------------------------------------
 
-NEAREST, COMBINE, ACTIVATED = ball._nearest, experts.combine, experts.activated
+NEAREST, COMBINE, ACTIVATED = ball.nearest, experts.combine, experts.activated
 DEFECTS = {
     "another alpha": (experts, "ALPHA", 1.7),
-    "two roundings": (ball, "_nearest", lambda values, fmt: NEAREST(values.float().double(), fmt)),
+    "two roundings": (ball, "nearest", lambda values, fmt: NEAREST(values.float().double(), fmt)),
     "renormalization left out": (router, "_renormalized", lambda weights: weights),
-    "no shared expert": (experts, "combine", lambda y, weights, inverse, addend=None: COMBINE(y, weights, inverse)),
+    "no shared expert": (experts, "combine", lambda y, w, inverse, *_, **__: COMBINE(y, w, inverse)),
     "gate and up swapped": (experts, "activated", lambda gate, up, *rest: ACTIVATED(up, gate, *rest)),
     "a gate left open": (experts, "sigmoid", lambda x: ball.Ball.exact(x.mid * 0 + 1)),
 }

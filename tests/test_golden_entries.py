@@ -82,7 +82,7 @@ def test_promote_every_failure_of_a_record(empty, golden, tmp_path):
         **dict.fromkeys(("commit", "dirty", "interpreter_repair")),
         **{name: [] for name in ("stages", "reasons", "requirements", "coverage", "missing_coverage", "cases")},
         **{"environment": {}, "seed": 0, "workers": 1, "seconds": 1.0, "verdict": "failed", "parts": {}},
-        **{"schema_version": 1, "suite": "0", "failures": failures},
+        **{"schema_version": 2, "partial": [], "floor": None, "waivers": [], "suite": "0", "failures": failures},
     }
     path = tmp_path / "record.json"
     path.write_text(json.dumps(record))

@@ -66,6 +66,9 @@ def nearest(value: Real, fmt: Binary) -> Real:
     return rounded
 
 
+FLOAT64 = mpf(10) ** -13  # of the operands' size: what a computation in float64 is granted
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """The exact value `mid`, the interval [low, high] of what fp32 may make of it, and the operands' size."""
@@ -104,7 +107,11 @@ class Number:
         if fmt is None:
             return UNKNOWN if self.far >= LARGEST else self
         mid, low, high = (nearest(v, fmt) for v in (self.mid, self.low, self.high))
-        found = Number(mid, low, high, abs(mid))
+        # Closer to the middle of two numbers than float64 can tell, either of them is right: the step between them then
+        # counts as one that float64 may be off by.
+        blur = FLOAT64 * self.size
+        torn = nearest(self.mid + blur, fmt) - nearest(self.mid - blur, fmt)
+        found = Number(mid, low, high, abs(mid) + (2 * torn / FLOAT64 if fifty.isfinite(torn) else 0))
         return found if found.known and fifty.isfinite(mid) else UNKNOWN
 
 
