@@ -130,5 +130,6 @@ def run_trial(trial: Trial, check: Check) -> None:
         if not (trial.collects and trial.failed):
             raise
         raise NonConformance(trial) from error
+    trial.close()
     if trial.failed:
         raise NonConformance(trial)
