@@ -196,3 +196,92 @@ def test_saturating_instead_of_overflowing_fails(assert_fails):
     for defect in (FusedSaturates, FusedStores):
         assert_fails(defect(), products, problem, "NONFIN-4", "out of bound")
     assert_fails(Saturates(), "overflow_becomes_infinity", Problem(**SIZES | {"tokens": 16}, dtype="fp16"), "NONFIN-4")
+
+
+# -- one sick element ------------------------------------------------------------------------------------------------
+
+
+class CleansWeights(Defective):
+    """Takes NaN and infinities of weights, rows and routing weights for zeros."""
+
+    def gate_up(self, inputs, permutation):
+        cleaned = {n: getattr(inputs, n).nan_to_num(0.0, 0.0, 0.0) for n in ("w_gate", "w_up")}
+        return super().gate_up(inputs.replaced(**cleaned), permutation)
+
+    def down(self, inputs, h, permutation):
+        return super().down(inputs.replaced(w_down=inputs.w_down.nan_to_num(0.0, 0.0, 0.0)), h, permutation)
+
+    def combine(self, inputs, y, weights, permutation):
+        cleaned = (tensor.nan_to_num(0.0, 0.0, 0.0) for tensor in (y, weights))
+        return super().combine(inputs, *cleaned, permutation)
+
+
+class MixesColumns(Defective):
+    """A tail column that should be zero times what lies beside it: one sick column shows in its neighbour."""
+
+    def gate_up(self, inputs, permutation):
+        h = super().gate_up(inputs, permutation)
+        return h + 0 * h.roll(1, 1)
+
+    def down(self, inputs, h, permutation):
+        y = super().down(inputs, h, permutation)
+        return y + 0 * y.roll(1, 1)
+
+    def combine(self, inputs, y, weights, permutation):
+        out = super().combine(inputs, y, weights, permutation)
+        return out + 0 * out.roll(1, 0)
+
+
+class MixesExperts(Defective):
+    """Tails of one expert's rows are multiplied with the next expert's weights, times zero."""
+
+    def gate_up(self, inputs, permutation):
+        h = super().gate_up(inputs, permutation)
+        return h + 0 * inputs.w_gate.sum((0, 2)) + 0 * inputs.w_up.sum((0, 2))
+
+    def down(self, inputs, h, permutation):
+        return super().down(inputs, h, permutation) + 0 * inputs.w_down.sum((0, 2))
+
+
+ONE_SICK = (
+    "sick_weight_reaches_its_column",
+    "sick_weight_reaches_the_tokens_that_use_it",
+    "sick_row_reaches_its_token",
+)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("seed", [5, 6])  # NaN, Inf
+def test_one_sick_element_that_is_hidden_or_spreads_fails(assert_fails, dtype, seed):
+    problem = Problem(**SIZES | {"top_k": 3}, dtype=dtype, seed=seed)
+    for name in ONE_SICK:
+        assert_fails(CleansWeights(), name, problem, "NONFIN-6", "do not show it")
+        assert_fails(MixesColumns(), name, problem, "NONFIN-6")
+    for name in ONE_SICK[:2]:
+        assert_fails(MixesExperts(), name, problem, "NONFIN-6")
+
+
+class MixesOnlyInGateUp(Defective):
+    """Right in every stage but gate_up, where NaN of the up matrix reaches the rows of other experts."""
+
+    def gate_up(self, inputs, permutation):
+        return super().gate_up(inputs, permutation) + 0 * inputs.w_up.sum((0, 2))
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_sick_gate_or_up_that_reaches_other_experts_fails(assert_fails, seed):
+    problem = Problem(**SIZES, seed=seed, activation="swiglu_clamped")
+    assert_fails(MixesOnlyInGateUp(), ONE_SICK[0], problem, "NONFIN-6", "out of bound")
+
+
+class ScalesWhenSick(Defective):
+    """Reschedules when it meets a NaN, and is still within the bound: allowed."""
+
+    def down(self, inputs, h, permutation):
+        y = super().down(inputs, h, permutation)
+        return y * (1 + 2.0**-23) if inputs.w_down.isfinite().logical_not().any() else y
+
+
+def test_other_bits_within_the_bound_pass(judge_with):
+    trial = judge_with(ScalesWhenSick(), ONE_SICK[0], Problem(**SIZES, seed=5))
+    assert {v.outcome for v in trial.verdicts} == {"passed"}

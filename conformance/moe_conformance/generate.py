@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from .formats import FORMATS
+from .guards import Guards
 from .loads import draw_ids, expert_loads
 from .problem import Problem
 
@@ -71,6 +74,22 @@ class SharedExpertInputs:
     gate: torch.Tensor | None
 
 
+T = TypeVar("T")
+
+
+def made_once(make: Callable[[Any], T]) -> cached_property[T]:
+    """A tensor or several, made on first use, between guard bands where the inputs have them."""
+
+    def placed(inputs: Inputs) -> Any:
+        if inputs.guards is None:
+            return make(inputs)
+        with inputs.guards.paused():  # an implementation may be the first to ask, while its own memory is watched
+            made = make(inputs)
+        return inputs.guards.placed_parts(make.__name__, made)
+
+    return cached_property(placed)
+
+
 @dataclass
 class Inputs:
     """The tensors of a problem, made on first use. Attributes an implementation reads (dtype = the problem's):
@@ -78,7 +97,8 @@ class Inputs:
     x (T,H), router_weight (E,H), logit_bias/selection_bias/expert_scale (E) fp32 or None, w_gate and w_up (E,F,H),
     w_down (E,H,F), gate_bias/up_bias (E,F), down_bias (E,H) or None, shared (SharedExpertInputs or None); and for
     stages judged alone: ids (T,k) int32, weights (T,k) fp32, h (M,F), y (M,H) rows in expert order, addend (T,H).
-    `overrides` replaces any of them by name (non-finite and bad-input properties use it).
+    `overrides` replaces any of them by name (non-finite and bad-input properties use it). With `guards` every tensor,
+    also a replaced one, lies between guard bands.
     """
 
     problem: Problem
@@ -86,16 +106,20 @@ class Inputs:
     top_k: int  # the problem's, unless a bad-input property asks for another
     whole_forward: bool = False
     overrides: dict[str, object] = field(default_factory=dict)
+    guards: Guards | None = None
 
     def __post_init__(self) -> None:
         self.__dict__.update(self.overrides)  # where cached_property looks first
 
     def replaced(self, **overrides: object) -> Inputs:
-        """A copy that shares the tensors made so far, with some replaced; `top_k` may be replaced too."""
-        top_k = overrides.pop("top_k", self.top_k)
+        """A copy that shares the tensors made so far, with some replaced; `problem` and `top_k` may be replaced too."""
+        problem, top_k = overrides.pop("problem", self.problem), overrides.pop("top_k", self.top_k)
         shared = {k: v for k, v in self.__dict__.items() if k in TENSOR_NAMES}
-        assert isinstance(top_k, int)
-        return type(self)(self.problem, self.device, top_k, self.whole_forward, {**shared, **overrides})
+        tensors = {k: v for k, v in overrides.items() if isinstance(v, torch.Tensor)}
+        changed = {**shared, **overrides, **(self.guards.placed(tensors) if self.guards else {})}
+        # A bad-input property may ask for a top_k that is no int at all.
+        made = type(self)
+        return made(problem, self.device, top_k, self.whole_forward, changed, self.guards)  # type: ignore[arg-type]
 
     def made(self) -> dict[str, torch.Tensor]:
         """The tensors made so far, by name."""
@@ -179,7 +203,7 @@ class Inputs:
 
     # -- forward inputs ----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @made_once
     def x(self) -> torch.Tensor:
         return self._laid_out(self._x_values())
 
@@ -193,7 +217,7 @@ class Inputs:
             x[:, 1:2] = 1.0  # constant too: the router's column 1 sets the experts of a group apart
         return x
 
-    @cached_property
+    @made_once
     def router_weight(self) -> torch.Tensor:
         p = self.problem
         shape = (p.experts, p.hidden)
@@ -249,18 +273,18 @@ class Inputs:
             values = values[leader]
         return torch.from_numpy(values).to(torch.float32).to(self.device)
 
-    @cached_property
+    @made_once
     def logit_bias(self) -> torch.Tensor | None:
         return self._expert_vector("logit_bias", 0.5) if self.problem.router.logit_bias else None
 
-    @cached_property
+    @made_once
     def selection_bias(self) -> torch.Tensor | None:
         if not self.problem.router.selection_bias:
             return None
         # Shifted, so that selection values have both signs: a masked group at 0 then beats eligible experts.
         return self._expert_vector("selection_bias", 0.125) - 0.5
 
-    @cached_property
+    @made_once
     def expert_scale(self) -> torch.Tensor | None:
         if not self.problem.router.expert_scale:
             return None
@@ -308,19 +332,19 @@ class Inputs:
     def _up_range_scale(self) -> float:
         return 1.0 if self.whole_forward else self._range_scale
 
-    @cached_property
+    @made_once
     def _pair(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._gate_up_pair()
+        return self._gate_up_pair()  # together: packed halves stay views of one storage
 
-    @cached_property
+    @made_once
     def w_gate(self) -> torch.Tensor:
         return self._pair[0]
 
-    @cached_property
+    @made_once
     def w_up(self) -> torch.Tensor:
         return self._pair[1]
 
-    @cached_property
+    @made_once
     def w_down(self) -> torch.Tensor:
         return self._laid_out(self._down_values())
 
@@ -337,19 +361,19 @@ class Inputs:
         values = self._values(name, (self.problem.experts, columns), 0.5 * scale)
         return self._laid_out(values * self._signs(name, self.problem.experts, columns))
 
-    @cached_property
+    @made_once
     def gate_bias(self) -> torch.Tensor | None:
         return self._bias("gate_bias", self.problem.ffn, 1.0)
 
-    @cached_property
+    @made_once
     def up_bias(self) -> torch.Tensor | None:
         return self._bias("up_bias", self.problem.ffn, self._up_range_scale)
 
-    @cached_property
+    @made_once
     def down_bias(self) -> torch.Tensor | None:
         return self._bias("down_bias", self.problem.hidden, self._range_scale)
 
-    @cached_property
+    @made_once
     def shared(self) -> SharedExpertInputs | None:
         p = self.problem
         if not p.shared_ffn:
@@ -367,13 +391,13 @@ class Inputs:
 
     # -- inputs of stages judged alone -------------------------------------------------------------------------------
 
-    @cached_property
+    @made_once
     def ids(self) -> torch.Tensor:
         p = self.problem
         words = raw_words(p.seed, "ids", p.tokens * p.top_k).reshape(p.tokens, p.top_k)
         return torch.from_numpy(draw_ids(p, words)).to(self.device)
 
-    @cached_property
+    @made_once
     def weights(self) -> torch.Tensor:
         p = self.problem
         words = raw_words(p.seed, "weights", p.tokens * p.top_k)
@@ -382,18 +406,18 @@ class Inputs:
         values = torch.from_numpy((_sample(words, "positive") * signs).astype(np.float32))
         return values.reshape(p.tokens, p.top_k).to(self.device)
 
-    @cached_property
+    @made_once
     def h(self) -> torch.Tensor:
         wide = "normal" if self.problem.values in ("tiny", "huge") else None
         rows, ffn = self.problem.routed_rows, self.problem.ffn
         signs = self._signs("rows", rows, 1) * self._signs("ffn", ffn)
         return self._values("h", (rows, ffn), regime=wide) * signs
 
-    @cached_property
+    @made_once
     def y(self) -> torch.Tensor:
         return self._values("y", (self.problem.routed_rows, self.problem.hidden), self._range_scale)
 
-    @cached_property
+    @made_once
     def addend(self) -> torch.Tensor | None:
         if not self.problem.shared_ffn:
             return None
@@ -405,9 +429,11 @@ TENSOR_NAMES = frozenset(
 )
 
 
-def generate(problem: Problem, device: torch.device | str, *, whole_forward: bool = False) -> Inputs:
+def generate(
+    problem: Problem, device: torch.device | str, *, whole_forward: bool = False, guards: Guards | None = None
+) -> Inputs:
     """The inputs of `problem` on `device`; `whole_forward` keeps the range regimes to the down projection."""
     from .integers import ExactInputs  # which is made of this module's Inputs
 
     kind = ExactInputs if problem.values == "exact" else Inputs
-    return kind(problem, torch.device(device), problem.top_k, whole_forward)
+    return kind(problem, torch.device(device), problem.top_k, whole_forward, guards=guards)

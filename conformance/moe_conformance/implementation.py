@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from torch import Tensor
 from .calibration import calibration
 from .formats import FORMATS, Format
 from .generate import Inputs
+from .guards import Guards, Watched
 from .kinds import Kind
 from .oracle.ball import TF32_PRODUCT, Arithmetic
 from .problem import MAX_EXPERTS, Problem, Router
@@ -63,6 +65,9 @@ class Declaration:
     flushes_subnormals: the matrix unit reads subnormal fp16 and bf16 inputs as zero (CDNA2).
     checks_arguments: raises TypeError or ValueError for the bad inputs of SPEC, section "bad input".
     capturable: may be captured in a device graph.
+    row_invariant: the bits of a routed row, and of a token's results, do not depend on the row's or token's place, nor
+        on what the others hold, as long as the number of tokens stays the same.
+    batch_invariant: nor on the number of tokens.
     """
 
     name: str
@@ -85,6 +90,8 @@ class Declaration:
     flushes_subnormals: bool = False
     checks_arguments: bool = False
     capturable: bool = False
+    row_invariant: bool = False
+    batch_invariant: bool = False
     uses_triton: bool = False
     backends: tuple[str, ...] = ("cpu", "cuda", "rocm")
 
@@ -151,23 +158,50 @@ class ImplementationError(Exception):
 class Guarded:
     """An implementation whose exceptions are told apart from the suite's own: they become ImplementationError.
 
-    `unguarded` is the implementation itself, for properties that expect an exception.
+    With `guards`, tensor arguments and what the implementation allocates lie between guard bands, and `report` is told
+    of every write outside of them after each call. `unguarded` is the implementation itself, for properties that expect
+    an exception; `unbanded` is this object without bands, for those that look at launches, captures, synchronisation or
+    compilation, to which bands would add.
     """
 
-    def __init__(self, implementation: Implementation) -> None:
+    def __init__(
+        self, implementation: Implementation, guards: Guards | None = None, report: Callable[[str], None] | None = None
+    ) -> None:
         self.unguarded = implementation
         self.declaration = implementation.declaration
+        self._guards, self._report = guards, report
+
+    @property
+    def unbanded(self) -> Guarded:
+        return Guarded(self.unguarded)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.unguarded, name)
 
         def call(*arguments: object, **named: object) -> object:
             try:
-                return method(*arguments, **named)
+                if self._guards is None:
+                    return method(*arguments, **named)
+                arguments = tuple(_placed(a, self._guards) for a in arguments)
+                with Watched(self._guards):
+                    found = method(*arguments, **named)
             except Exception as error:
                 raise ImplementationError(f"raised {type(error).__name__}: {error}") from error
+            for message in self._guards.stray_writes():
+                assert self._report is not None
+                self._report(f"{name}: {message}")
+            return found
 
         return call
+
+
+def _placed(argument: object, guards: Guards) -> object:
+    """Tensors handed over beside the Inputs, which have their own bands."""
+    if isinstance(argument, Tensor):
+        return guards.placed({"an argument": argument})["an argument"]
+    if isinstance(argument, Permutation) and argument.native is None:
+        return Permutation(**guards.placed({"order": argument[0], "inverse": argument[1], "offsets": argument[2]}))
+    return argument
 
 
 class UnknownImplementation(ValueError):

@@ -11,13 +11,12 @@ that is a power of two and at most -256 for the others, so that scores and weigh
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import numpy as np
 import torch
 
 from .formats import FORMATS
-from .generate import POOL, Inputs, raw_words
+from .generate import POOL, Inputs, made_once, raw_words
 from .problem import Problem
 
 GATE_ON, GATE_OFF = 64.0, -128.0
@@ -92,7 +91,7 @@ class ExactInputs(Inputs):
         second = 2 * tied <= p.experts and p.hidden > 1
         return np.where(place < tied, 0, np.where((place < 2 * tied) & second, 1, 2))
 
-    @cached_property
+    @made_once
     def router_weight(self) -> torch.Tensor:
         p = self.problem
         classes = self._classes()
@@ -105,18 +104,18 @@ class ExactInputs(Inputs):
     def _vector(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device, FORMATS[self.problem.dtype].dtype)
 
-    @cached_property
+    @made_once
     def logit_bias(self) -> torch.Tensor | None:
         return self._constant(0.0) if self.problem.router.logit_bias else None
 
-    @cached_property
+    @made_once
     def selection_bias(self) -> torch.Tensor | None:
         return self._constant(-0.5) if self.problem.router.selection_bias else None
 
     def _constant(self, value: float) -> torch.Tensor:
         return torch.full((self.problem.experts,), value, dtype=torch.float32, device=self.device)
 
-    @cached_property
+    @made_once
     def expert_scale(self) -> torch.Tensor | None:
         if not self.problem.router.expert_scale:
             return None
@@ -158,7 +157,7 @@ class ExactInputs(Inputs):
             values = self._paired_rows(values)
         return self._laid_out(values)
 
-    @cached_property
+    @made_once
     def weights(self) -> torch.Tensor:
         p = self.problem
         words = raw_words(p.seed, "exact.weights", p.tokens * p.top_k)
@@ -166,14 +165,14 @@ class ExactInputs(Inputs):
         signed = np.where((words & np.uint64(3)) == 0, -values, values).astype(np.float32)
         return torch.from_numpy(signed).reshape(p.tokens, p.top_k).to(self.device)
 
-    @cached_property
+    @made_once
     def h(self) -> torch.Tensor:
         p = self.problem
         h = self._integers("h", (p.routed_rows, p.ffn), -LARGEST, LARGEST)
         h[:, p.ffn // 2 : p.ffn // 2 * 2] = h[:, : p.ffn // 2]
         return h
 
-    @cached_property
+    @made_once
     def y(self) -> torch.Tensor:
         return self._integers("y", (self.problem.routed_rows, self.problem.hidden), -255, 255)
 

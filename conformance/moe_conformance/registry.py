@@ -137,5 +137,6 @@ def run_trial(trial: Trial, check: Check) -> None:
             raise NonConformance(trial) from error
         if not any(verdict.waivers for verdict in trial.verdicts):
             raise
+    trial.close()
     if trial.failed:
         raise NonConformance(trial)

@@ -15,6 +15,7 @@ from . import oracle
 from .backends import Backend
 from .formats import FORMATS
 from .generate import Inputs, generate
+from .guards import REQUIREMENT, Guards
 from .implementation import Guarded, ImplementationError, Permutation
 from .judge import Verdict, holds, judge, judge_exact
 from .oracle.ball import Arithmetic, Ball
@@ -57,9 +58,13 @@ class Trial:
     note: str = ""
     inputs: Inputs = field(init=False)
     reference: Inputs = field(init=False)
+    guards: Guards | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward)
+        self.guards = None if self.large else Guards()
+        if self.guards is not None:
+            self.implementation = Guarded(self.implementation.unguarded, self.guards, self._stray_write)
+        self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward, guards=self.guards)
         # The oracle reads tensors of its own: an implementation that writes to its inputs cannot change its judge.
         # Only problems of gigabytes share them; MEM-1 watches over the inputs of the others.
         self.reference = (
@@ -103,8 +108,20 @@ class Trial:
         if verdict is not None:
             self._add(verdict)
 
+    def record(self, verdict: Verdict) -> None:
+        """A comparison that a property made by itself."""
+        self._add(verdict)
+
+    def _stray_write(self, message: str) -> None:
+        self.expect(REQUIREMENT, False, message)
+
+    def close(self) -> None:
+        """After the property's last claim: no call wrote outside of its buffers. Every property may say so."""
+        if self.guards is not None and self.verdicts and not self.failed:
+            self.expect(REQUIREMENT, True, "")
+
     def _add(self, verdict: Verdict) -> None:
-        if verdict.requirement not in self.requirements:
+        if verdict.requirement not in (*self.requirements, REQUIREMENT):
             raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
         verdict = self._waived(verdict)
         self.verdicts.append(verdict)

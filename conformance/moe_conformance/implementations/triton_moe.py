@@ -39,6 +39,9 @@ class TritonMoE:
         rounds=frozenset({"h", "y", "shared"}),
         checks_arguments=True,
         capturable=True,
+        # Tiles follow from the number of rows alone, and a row of a tile meets K in the same order wherever it lies.
+        # More tokens may mean another tile, hence other steps of K: no batch invariance.
+        row_invariant=True,
         uses_triton=True,
     )
 

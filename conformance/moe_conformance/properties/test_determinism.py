@@ -1,10 +1,13 @@
 """SPEC, section "determinism"."""
 
+import torch
+
 from moe_conformance import claims
 from moe_conformance.registry import conforms
 from moe_conformance.trial import Trial
 
 REPETITIONS = 3
+GPU = ("cuda", "rocm")
 
 
 @conforms("DET-1", stages=("forward",), problems="small_forward", share=0.6)
@@ -21,10 +24,29 @@ def test_repetition_is_bitwise_equal(trial: Trial) -> None:
             trial.expect("DET-1", claims.same_bits(value, want), f"{name} differs between runs")
 
 
-@conforms("DET-2", stages=("forward",), problems="forward", share=0.4, backends=("cuda", "rocm"))
+@conforms("DET-2", stages=("forward",), problems="forward", share=0.4, backends=GPU)
 def test_repetition_is_bitwise_equal_at_size(trial: Trial) -> None:
     """Larger problems, many programs at once: no race decides a bit."""
     first = trial.implementation.forward(trial.inputs)
     for _ in range(4 * REPETITIONS):
         for name, value, want in zip(first._fields, trial.implementation.forward(trial.inputs), first, strict=True):
             trial.expect("DET-2", claims.same_bits(value, want), f"{name} differs between runs")
+
+
+@conforms("DET-3", stages=("forward",), problems="small_forward", share=0.2, backends=GPU, needs=("capturable",))
+def test_streams_do_not_meet(trial: Trial) -> None:
+    """Two calls at once, on two streams and on different tokens, give the bits that each gives alone."""
+    implementation, inputs = trial.implementation.unbanded, trial.inputs
+    calls = [inputs, inputs.replaced(x=inputs.x.flip(0))]
+    want = [[v.clone() for v in implementation.forward(call)] for call in calls]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in calls]  # type: ignore[no-untyped-call]
+    for _ in range(REPETITIONS):
+        found = []
+        for stream, call in zip(streams, calls, strict=True):
+            with torch.cuda.stream(stream):
+                found.append(implementation.forward(call))
+        torch.cuda.synchronize()
+        for results, wanted in zip(found, want, strict=True):
+            for name, value, expected in zip(results._fields, results, wanted, strict=True):
+                trial.expect("DET-3", claims.same_bits(value, expected), f"{name} differs beside another stream")

@@ -10,9 +10,9 @@ from moe_conformance.trial import Trial
 FAR = 2**31
 
 
-@conforms("MEM-1", stages=("forward",), problems="small_forward", share=0.6)
+@conforms("MEM-1", "MEM-4", stages=("forward",), problems="small_forward", share=0.6)
 def test_inputs_are_not_modified(trial: Trial) -> None:
-    """Every byte of every input's storage, gaps between rows included, is the same after the call."""
+    """Every byte of every input's storage, gaps between rows and guard bands included, is the same after the call."""
     trial.implementation.forward(trial.inputs)
     trial.backend.synchronize()
     claims.inputs_unchanged(trial, "MEM-1")

@@ -1,10 +1,13 @@
 """SPEC, section "non-finite values": a NaN or Inf reaches exactly the outputs it must."""
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from moe_conformance import claims, oracle
+from moe_conformance.generate import Inputs
 from moe_conformance.oracle import Ball
 from moe_conformance.problem import Problem
 from moe_conformance.registry import conforms
@@ -151,3 +154,105 @@ def test_products_may_exceed_the_format(trial: Trial) -> None:
     edits = {"x": reference.x * 2.0**8, "w_gate": reference.w_gate * 2.0**9, "w_up": reference.w_up * 2.0**-11}
     h = trial.implementation.gate_up(inputs.replaced(**{n: t.clone() for n, t in edits.items()}), permutation)
     trial.judge("NONFIN-4", h, oracle.gate_up(reference.replaced(**edits), order, offsets, declaration))
+
+
+def _used(problem: Problem) -> bool:
+    return problem.tokens > 0
+
+
+def _exactly(trial: Trial, value: Tensor, clean: Tensor, reached: Tensor, ball: Callable[[], Ball], what: str) -> None:
+    """`value` is not finite where `reached`; elsewhere it has the clean call's bits, or is within the bound."""
+    missed = int(value[reached].isfinite().sum())
+    trial.expect("NONFIN-6", missed == 0, f"{what}: {missed} of {int(reached.sum())} elements do not show it")
+    if claims.same_bits(value[~reached], clean[~reached]):
+        trial.expect("NONFIN-6", True, "")
+    else:
+        found = ball()
+        trial.judge("NONFIN-6", value[~reached], Ball(found.mid[~reached], found.rad[~reached]))
+
+
+def _sick(trial: Trial, name: str, *index: int) -> tuple[Inputs, str]:
+    """The inputs with NaN, or Inf in every other problem, in one element of a tensor."""
+    kind = (math.nan, math.inf)[trial.problem.seed // 2 % 2]
+    tensor = getattr(trial.inputs, name).clone()
+    tensor[index] = kind
+    return trial.inputs.replaced(**{name: tensor}), f"{kind} in {name}[{', '.join(map(str, index))}]"
+
+
+@conforms("NONFIN-6", stages=("permute", "gate_up", "down"), problems="experts", share=0.2, accepts=_used)
+def test_sick_weight_reaches_its_column(trial: Trial) -> None:
+    """NaN or Inf in one weight of an expert shows in one column of the rows of that expert, and nowhere else."""
+    problem, declaration, reference = trial.problem, trial.implementation.declaration, trial.reference
+    inputs, permutation, implementation = trial.inputs, trial.permutation(), trial.implementation
+    order, _, offsets = oracle.expected_permutation(reference.ids, problem.experts)
+    row = problem.seed % problem.routed_rows
+    expert_of = reference.ids.reshape(-1).long()[order]
+    expert, n, k = int(expert_of[row]), problem.seed % problem.hidden, problem.seed % problem.ffn
+    sick, what = _sick(trial, "w_down", expert, n, k)
+    clean = implementation.down(inputs, inputs.h, permutation)
+    value = implementation.down(sick, inputs.h, permutation)
+    reached = torch.zeros_like(value, dtype=torch.bool)
+    reached[expert_of == expert, n] = True
+    _exactly(
+        trial,
+        value,
+        clean,
+        reached,
+        lambda: oracle.down(reference, Ball.exact(reference.h), offsets, declaration),
+        what,
+    )
+    clean = implementation.gate_up(inputs, permutation)
+    for name in ("w_gate", "w_up"):
+        sick, what = _sick(trial, name, expert, k, n)
+        value = implementation.gate_up(sick, permutation)
+        reached = torch.zeros_like(value, dtype=torch.bool)
+        reached[expert_of == expert, k] = True
+        if bool(getattr(sick, name).isinf().any()):
+            # Infinite gates and ups may be clamped, and act(-Inf) may be zero: what they reach may be anything.
+            value = value.masked_fill(reached, math.nan)
+        _exactly(trial, value, clean, reached, lambda: oracle.gate_up(reference, order, offsets, declaration), what)
+
+
+@conforms("NONFIN-6", stages=("forward",), problems="small_forward", share=0.2, accepts=_used)
+def test_sick_weight_reaches_the_tokens_that_use_it(trial: Trial) -> None:
+    """NaN or Inf in one row of w_down of an expert shows in one column of the tokens that chose it, only there."""
+    problem = trial.problem
+    clean = trial.implementation.forward(trial.inputs)
+    chosen = clean.ids[problem.seed % problem.tokens]
+    expert, n = int(chosen[problem.seed % problem.top_k]), problem.seed % problem.hidden
+    sick, what = _sick(trial, "w_down", expert, n, problem.seed % problem.ffn)
+    out, ids, weights = trial.implementation.forward(sick)
+    same = claims.same_bits(ids, clean.ids) and claims.same_bits(weights, clean.weights)
+    trial.expect("NONFIN-6", same, f"{what} changes the routing")
+    uses = (ids == expert) & (weights != 0)  # a slot of weight zero may be left out, or may show it
+    reached = torch.zeros_like(out, dtype=torch.bool)
+    reached[uses.any(-1), n] = True
+    either = ((ids == expert) & (weights == 0)).any(-1) & ~uses.any(-1)
+    out, plain = out.clone(), clean.out
+    out[either, n] = plain[either, n]
+
+    def ball() -> Ball:
+        return oracle.forward(trial.reference, ids, weights, trial.implementation.declaration)
+
+    _exactly(trial, out, plain, reached, ball, what)
+
+
+@conforms("NONFIN-6", stages=("permute", "combine"), problems="combine", share=0.2, accepts=_used)
+def test_sick_row_reaches_its_token(trial: Trial) -> None:
+    """NaN or Inf in one element of y shows in one element of out; in a routing weight, in one row of out."""
+    problem, reference, permutation = trial.problem, trial.reference, trial.permutation()
+    order, inverse, _ = oracle.expected_permutation(reference.ids, problem.experts)
+    row, n = problem.seed % problem.routed_rows, problem.seed % problem.hidden
+    token, slot = divmod(int(order[row]), problem.top_k)
+    clean = trial.implementation.combine(trial.inputs, trial.inputs.y, trial.inputs.weights, permutation)
+
+    def ball() -> Ball:
+        addend = None if reference.addend is None else Ball.exact(reference.addend)
+        return oracle.combine(Ball.exact(reference.y), Ball.exact(reference.weights), inverse, addend)
+
+    for name, index in (("y", (row, n)), ("weights", (token, slot))):
+        sick, what = _sick(trial, name, *index)
+        value = trial.implementation.combine(sick, sick.y, sick.weights, permutation)
+        reached = torch.zeros_like(value, dtype=torch.bool)
+        reached[token, n if name == "y" else slice(None)] = True
+        _exactly(trial, value, clean, reached, ball, what)
