@@ -58,3 +58,12 @@ def test_structured_values_are_not_taken_for_a_lean():
     verdict = judge_statistics("X-1", mid.bfloat16(), Ball(mid, mid * 2.0**-22), torch.bfloat16)
     assert verdict is not None
     assert verdict.outcome == "passed"
+
+
+def test_elements_at_the_top_of_the_range_are_left_to_the_other_tiers():
+    """A value just below the overflow threshold may be stored as the largest number though its reference rounds up."""
+    mid = exact()
+    mid[0, 0] = 65520.5
+    value = nearest(mid, FORMATS["fp16"])
+    value[0, 0] = 65504.0
+    assert outcome("fp16", value, mid) == "passed"

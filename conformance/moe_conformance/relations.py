@@ -155,8 +155,9 @@ def scales(
 ) -> None:
     """found = plain 2**exponent, exactly, where `safe` and where both lie in the format's normal range."""
     fmt, want = BY_DTYPE[plain.dtype], plain.double() * 2.0**exponent
+    # The smallest normal number itself may be a subnormal one rounded up, which has another spacing than its multiple.
     least = 2.0**fmt.min_exponent
-    safe = safe & (plain.double().abs() >= least) & (want.abs() >= least) & (want.abs() < fmt.overflow)
+    safe = safe & (plain.double().abs() > least) & (want.abs() > least) & (want.abs() < fmt.overflow)
     if plain.numel() and float(safe.double().mean()) < 0.25:
         trial.record(Verdict(requirement, "refused", message=f"{what}: three elements in four leave the normal range"))
         return

@@ -27,7 +27,7 @@ def judge_statistics(requirement: str, value: Tensor, ball: Ball, dtype: torch.d
     """
     constants, fmt = calibration(), BY_DTYPE[dtype]
     ulp = spacing(ball.mid, fmt)
-    usable = (ball.rad <= constants.tight * ulp) & torch.isfinite(value)
+    usable = (ball.rad <= constants.tight * ulp) & torch.isfinite(value) & (ball.mid.abs() + ulp < fmt.overflow)
     usable &= ball.mid.abs() >= 2.0 ** (fmt.min_exponent + 1)  # below, the spacing is no longer relative
     mid, rad, ulp, found = ball.mid[usable], ball.rad[usable], ulp[usable], value[usable].double()
     if mid.numel() < constants.least_elements:

@@ -79,8 +79,9 @@ def test_nonfinite_logits_keep_ids_valid(trial: Trial) -> None:
     x = inputs.x.clone()
     kinds = (math.nan, math.inf, -math.inf)
     sick = torch.arange(problem.tokens, device=x.device) % 2 == problem.seed % 2
-    for i, t in enumerate(torch.nonzero(sick).flatten().tolist()):
-        x[t, (problem.seed + i) % problem.hidden] = kinds[(problem.seed + i) % 3]
+    tokens = torch.nonzero(sick).flatten()
+    turn = problem.seed + torch.arange(tokens.numel(), device=x.device)
+    x[tokens, turn % problem.hidden] = torch.tensor(kinds, dtype=x.dtype, device=x.device)[turn % 3]
     ids, weights = trial.implementation.route(inputs.replaced(x=x))
     broken = oracle.router.check_ids(ids, problem.tokens, inputs.top_k, problem.experts)
     trial.expect("NONFIN-3", not broken, broken[0].message if broken else "")
