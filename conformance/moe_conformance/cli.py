@@ -20,6 +20,7 @@ from . import interpreter
 from .backends import NAMES, Backend, BackendMissing, describe, resolve, triton_environment
 from .contract import requirements
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
+from .mutants.command import mutants
 from .plan import RunOptions
 from .problem import Problem
 from .profiles import PROFILE_NAMES
@@ -201,6 +202,9 @@ def list_() -> None:
         table.add_row(name, shipped.summary, "yes" if shipped.conforms else "no")
     console.print(table)
     console.print(f"{len(requirements())} requirements, {len(all_properties())} properties", highlight=False)
+
+
+main.add_command(mutants)
 
 
 if __name__ == "__main__":
