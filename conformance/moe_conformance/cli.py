@@ -21,6 +21,7 @@ from .backends import NAMES, Backend, BackendMissing, architecture, describe, re
 from .contract import requirements
 from .golden.command import golden
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
+from .mutants.command import mutants
 from .plan import RunOptions
 from .problem import Problem
 from .profiles import PROFILE_NAMES
@@ -258,6 +259,7 @@ def list_() -> None:
 
 
 main.add_command(golden)
+main.add_command(mutants)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,215 @@
+"""Child processes: each judges one mutant, with the mutated copy of the kernels first on its path.
+
+The parent has imported everything but the kernels, and starts children by fork: a child then needs milliseconds and
+not seconds. That is safe because the parent runs no thread and touches no device.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from ..backends import Backend, describe, resolve, triton_environment
+from ..implementation import Implementation, load, source_digest
+from ..plan import RunOptions
+from .build import PACKAGE, build
+from .catalogue import Mutant
+from .hunt import Queue, hunt, queues
+
+GRACE = 30.0  # seconds beyond its limit after which a child that does not come back is killed
+NAME = "tritonmoe"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One child's work. mutant: None for the unmutated copy."""
+
+    mutant: Mutant | None
+    stage: str
+    queues: list[Queue]
+
+
+@dataclass
+class Outcome:
+    """What a child reported: the first kill, the whole hunt, and how the process ended."""
+
+    task: Task
+    seconds: float = 0.0
+    trying: dict[str, Any] | None = None
+    tried: int = 0
+    killed: dict[str, Any] | None = None
+    done: dict[str, Any] | None = None
+    ended: str = ""  # "", "timeout", "crash" (a signal) or "broken" (it could not even start)
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the child that plans reports: the device, and the problems of every part."""
+
+    backend: Backend
+    environment: dict[str, Any]
+    source_digest: str
+    queues: list[Queue]
+
+
+class PlannerError(RuntimeError):
+    """The child that draws the problems ended without them; the message is its last words."""
+
+
+def draw(backend_name: str, make_options: Callable[[str], RunOptions]) -> Drawn:
+    """The backend and the problems, from a child: the parent must import no kernel and touch no device.
+
+    Raises PlannerError, where the backend is missing too.
+    """
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=_draw_child, args=(sending, backend_name, make_options))
+    child.start()
+    sending.close()
+    try:
+        kind, found = receiving.recv()
+    except EOFError:
+        kind, found = "error", "it died"
+    child.join()
+    if kind == "error":
+        raise PlannerError(found)
+    assert isinstance(found, Drawn)
+    return found
+
+
+def _draw_child(sending: Connection, backend_name: str, make_options: Callable[[str], RunOptions]) -> None:
+    try:
+        backend = resolve(backend_name)
+        os.environ.update(triton_environment(backend.name))
+        implementation = load(NAME)
+        found = queues(make_options(backend.name), backend, implementation)
+        sending.send(("drawn", Drawn(backend, describe(backend), source_digest(implementation), found)))
+    except Exception as error:
+        sending.send(("error", f"{type(error).__name__}: {error}"))
+
+
+def preload(backend: Backend) -> None:
+    """Import what every child needs, but not the kernels."""
+    os.environ.update(triton_environment(backend.name))
+    torch.set_num_threads(1)
+    for name in ("triton", "triton.language", "moe_conformance.registry", "moe_conformance.implementations.eager"):
+        importlib.import_module(name)
+    if backend.name == "cpu":
+        importlib.import_module("triton.runtime.interpreter")
+    if PACKAGE in sys.modules:
+        raise RuntimeError(f"{PACKAGE} is imported already: children could not import a mutated copy")
+
+
+def _child(task: Task, backend: Backend, folder: Path, lock: Path, seconds: float, sending: Connection) -> None:
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(1)
+    build(task.mutant.edits if task.mutant else (), folder)
+    sys.path.insert(0, str(folder))
+    implementation = load(NAME)
+    used = Path(sys.modules[PACKAGE].__file__ or "").parent
+    if used != folder / PACKAGE:
+        raise RuntimeError(f"the kernels came from {used}, not from the mutated copy")
+    if task.mutant and task.mutant.wrap:
+        implementation = _wrapped(task.mutant.wrap, implementation)
+    name = task.mutant.id if task.mutant else NAME
+
+    def tell(kind: str, value: dict[str, Any]) -> None:
+        sending.send((kind, value))
+
+    result = hunt(
+        task.queues, task.stage, implementation, name, backend, seconds=seconds, tell=tell, lock=FileLock(lock)
+    )  # fmt: skip
+    sending.send(("done", {**vars(result), "seen": sorted(result.seen)}))
+
+
+def _wrapped(name: str, implementation: Implementation) -> Implementation:
+    from . import wrapped
+
+    made: Implementation = getattr(wrapped, name)(implementation)
+    return made
+
+
+@dataclass
+class _Running:
+    process: BaseProcess
+    receiving: Connection
+    outcome: Outcome
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def read(self) -> bool:
+        """Take over what the child has sent; False once it has closed its end."""
+        try:
+            while self.receiving.poll():
+                kind, value = self.receiving.recv()
+                if kind == "trying":
+                    self.outcome.trying, self.outcome.tried = value, self.outcome.tried + 1
+                else:
+                    setattr(self.outcome, kind, value)
+        except (EOFError, OSError):
+            return False
+        return True
+
+
+def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -> Iterator[Outcome]:
+    """Judge all tasks, `workers` at a time, and yield the outcomes as they come."""
+    context = multiprocessing.get_context("fork")
+    waiting, running = list(reversed(tasks)), list[_Running]()
+    with tempfile.TemporaryDirectory(prefix="moe-mutants-") as root:
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    running.append(_start(context, waiting.pop(), backend, Path(root), seconds))
+                wait([r.receiving for r in running], timeout=1.0)
+                for one in list(running):
+                    open_still = one.read()
+                    overdue = time.monotonic() - one.started > seconds + GRACE
+                    if open_still and not overdue:
+                        continue
+                    running.remove(one)
+                    yield _finish(one, overdue and open_still)
+        finally:
+            for one in running:
+                one.process.kill()
+                one.process.join()
+
+
+def _start(context: Any, task: Task, backend: Backend, root: Path, seconds: float) -> _Running:
+    folder = Path(tempfile.mkdtemp(dir=root))
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(task, backend, folder, root / "large.lock", seconds, sending))
+    process.start()
+    sending.close()  # the child's end alone stays open: when it dies, the pipe ends
+    return _Running(process, receiving, Outcome(task), folder)
+
+
+def _finish(one: _Running, overdue: bool) -> Outcome:
+    if overdue:
+        one.process.kill()
+    one.process.join()
+    one.receiving.close()
+    outcome = one.outcome
+    outcome.seconds = round(time.monotonic() - one.started, 2)
+    if outcome.done is None:
+        died = (one.process.exitcode or 0) < 0
+        outcome.ended = "timeout" if overdue else "crash" if died else "broken"
+        log = one.folder / "log"
+        text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+        outcome.log = f"exit code {one.process.exitcode}; {text[-400:]}"
+    return outcome
