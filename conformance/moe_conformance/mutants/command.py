@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..backends import NAMES, Backend
+from ..backends import NAMES
 from ..plan import RunOptions
 from ..profiles import PROFILE_NAMES
 from . import matrix, pool
@@ -124,9 +124,9 @@ def _run(console: Console, chosen: Chosen) -> tuple[matrix.Matrix, float]:
         highlight=False,
     )
     needed = {queue.part for task in tasks for queue in task.queues}
-    control = _control(console, [q for q in found if q.part in needed], backend, workers)
+    control = _control(console, [q for q in found if q.part in needed], drawn, workers)
     made = {m.id: matrix.not_applicable(m) for m in chosen.mutants if m not in here}
-    for outcome in pool.run_all(tasks, backend, workers, seconds):
+    for outcome in pool.run_all(tasks, backend, workers, seconds, drawn.devices):
         one = matrix.finding(outcome)
         made[one.id] = one
         text = f"{one.id}: {one.verdict} {matrix.killed_by(one)} ({one.problems} problems, {one.seconds} s)"
@@ -144,12 +144,13 @@ def _run(console: Console, chosen: Chosen) -> tuple[matrix.Matrix, float]:
     return result, floor
 
 
-def _control(console: Console, needed: list[Queue], backend: Backend, workers: int) -> matrix.Control:
+def _control(console: Console, needed: list[Queue], drawn: pool.Drawn, workers: int) -> matrix.Control:
     """The unmutated copy through the same machinery. Ends the command with code 2 if anything fails."""
     # Small queues of every kind to each child, so that they end together.
     shares = [needed[i::workers] for i in range(workers)]
     problems, seconds = 0, 0.0
-    for outcome in pool.run_all([pool.Task(None, "", share) for share in shares if share], backend, workers, 3600.0):
+    tasks = [pool.Task(None, "", share) for share in shares if share]
+    for outcome in pool.run_all(tasks, drawn.backend, workers, 3600.0, drawn.devices):
         done = outcome.done or {}
         failure = done.get("kill") or (outcome.killed or {"message": outcome.log} if not done else None)
         if failure is not None or not done.get("complete"):

@@ -58,9 +58,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the child that plans reports: the device, and the problems of every part."""
+    """What the child that plans reports: the device, how many of its kind there are, and the problems of every part."""
 
     backend: Backend
+    devices: int
     environment: dict[str, Any]
     source_digest: str
     queues: list[Queue]
@@ -97,7 +98,8 @@ def _draw_child(sending: Connection, backend_name: str, make_options: Callable[[
         os.environ.update(triton_environment(backend.name))
         implementation = load(NAME)
         found = queues(make_options(backend.name), backend, implementation)
-        sending.send(("drawn", Drawn(backend, describe(backend), source_digest(implementation), found)))
+        devices = torch.cuda.device_count() if backend.is_gpu else 1
+        sending.send(("drawn", Drawn(backend, devices, describe(backend), source_digest(implementation), found)))
     except Exception as error:
         sending.send(("error", f"{type(error).__name__}: {error}"))
 
@@ -114,7 +116,28 @@ def preload(backend: Backend) -> None:
         raise RuntimeError(f"{PACKAGE} is imported already: children could not import a mutated copy")
 
 
-def _child(task: Task, backend: Backend, folder: Path, lock: Path, seconds: float, sending: Connection) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where a child works: its backend, which of the devices, its folder, and the lock for problems of gigabytes."""
+
+    backend: Backend
+    device: int
+    folder: Path
+    lock: Path
+
+
+def _visible(backend: Backend, device: int) -> dict[str, str]:
+    """The environment in which a process sees one of the visible devices alone."""
+    if not backend.is_gpu:
+        return {}
+    name = "HIP_VISIBLE_DEVICES" if backend.name == "rocm" else "CUDA_VISIBLE_DEVICES"
+    listed = [entry for entry in os.environ.get(name, "").split(",") if entry]
+    return {name: listed[device] if listed else str(device)}
+
+
+def _child(task: Task, place: Place, seconds: float, sending: Connection) -> None:
+    backend, folder, lock = place.backend, place.folder, place.lock
+    os.environ.update(_visible(backend, place.device))
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -150,7 +173,7 @@ class _Running:
     process: BaseProcess
     receiving: Connection
     outcome: Outcome
-    folder: Path
+    place: Place
     started: float = field(default_factory=time.monotonic)
 
     def read(self) -> bool:
@@ -167,15 +190,19 @@ class _Running:
         return True
 
 
-def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -> Iterator[Outcome]:
-    """Judge all tasks, `workers` at a time, and yield the outcomes as they come."""
+def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float, devices: int = 1) -> Iterator[Outcome]:
+    """Judge all tasks, `workers` at a time on so many devices, and yield the outcomes as they come."""
     context = multiprocessing.get_context("fork")
     waiting, running = list(reversed(tasks)), list[_Running]()
     with tempfile.TemporaryDirectory(prefix="moe-mutants-") as root:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running.append(_start(context, waiting.pop(), backend, Path(root), seconds))
+                    used = [one.place.device for one in running]
+                    device = min(range(devices), key=used.count)
+                    folder = Path(tempfile.mkdtemp(dir=root))
+                    place = Place(backend, device, folder, Path(root) / f"large-{device}.lock")
+                    running.append(_start(context, waiting.pop(), place, seconds))
                 wait([r.receiving for r in running], timeout=1.0)
                 for one in list(running):
                     open_still = one.read()
@@ -190,13 +217,12 @@ def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -
                 one.process.join()
 
 
-def _start(context: Any, task: Task, backend: Backend, root: Path, seconds: float) -> _Running:
-    folder = Path(tempfile.mkdtemp(dir=root))
+def _start(context: Any, task: Task, place: Place, seconds: float) -> _Running:
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(task, backend, folder, root / "large.lock", seconds, sending))
+    process = context.Process(target=_child, args=(task, place, seconds, sending))
     process.start()
     sending.close()  # the child's end alone stays open: when it dies, the pipe ends
-    return _Running(process, receiving, Outcome(task), folder)
+    return _Running(process, receiving, Outcome(task), place)
 
 
 def _finish(one: _Running, overdue: bool) -> Outcome:
@@ -209,7 +235,7 @@ def _finish(one: _Running, overdue: bool) -> Outcome:
     if outcome.done is None:
         died = (one.process.exitcode or 0) < 0
         outcome.ended = "timeout" if overdue else "crash" if died else "broken"
-        log = one.folder / "log"
+        log = one.place.folder / "log"
         text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
         outcome.log = f"exit code {one.process.exitcode}; {text[-400:]}"
     return outcome
