@@ -22,7 +22,7 @@ from ..trial import NonConformance
 
 BATCH = 3  # problems in a row of a part that is filed under the mutant's own stage; others take one at a time
 AFTER = 6  # problems that every property gets after the first kill, to see who else notices
-AFTER_SECONDS = 6.0  # and the time for all of them together
+AFTER_SECONDS = 3.0  # and the time for all of them together
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def ring(chosen: list[Queue], stage: str) -> Iterator[tuple[Queue, Problem]]:
                 waiting.append((queue, left))
 
 
-def attempt(
-    prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend
-) -> Attempt:  # fmt: skip
+def attempt(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Attempt:
     """Run one problem with all claims collected. Raises torch.OutOfMemoryError: no mutant is to blame for that."""
     try:
         trial = make_trial(prop, problem, implementation, name, backend, collects=True)

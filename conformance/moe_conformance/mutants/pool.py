@@ -35,11 +35,12 @@ NAME = "tritonmoe"
 
 @dataclass(frozen=True)
 class Task:
-    """One child's work. mutant: None for the unmutated copy."""
+    """One child's work. mutant: None for the unmutated copy. seconds: its limit."""
 
     mutant: Mutant | None
     stage: str
     queues: list[Queue]
+    seconds: float
 
 
 @dataclass
@@ -114,7 +115,7 @@ def preload(backend: Backend) -> None:
         raise RuntimeError(f"{PACKAGE} is imported already: children could not import a mutated copy")
 
 
-def _child(task: Task, backend: Backend, folder: Path, lock: Path, seconds: float, sending: Connection) -> None:
+def _child(task: Task, backend: Backend, folder: Path, lock: Path, sending: Connection) -> None:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -133,8 +134,8 @@ def _child(task: Task, backend: Backend, folder: Path, lock: Path, seconds: floa
         sending.send((kind, value))
 
     result = hunt(
-        task.queues, task.stage, implementation, name, backend, seconds=seconds, tell=tell, lock=FileLock(lock)
-    )  # fmt: skip
+        task.queues, task.stage, implementation, name, backend, seconds=task.seconds, tell=tell, lock=FileLock(lock)
+    )
     sending.send(("done", {**vars(result), "seen": sorted(result.seen)}))
 
 
@@ -167,7 +168,7 @@ class _Running:
         return True
 
 
-def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -> Iterator[Outcome]:
+def run_all(tasks: list[Task], backend: Backend, workers: int) -> Iterator[Outcome]:
     """Judge all tasks, `workers` at a time, and yield the outcomes as they come."""
     context = multiprocessing.get_context("fork")
     waiting, running = list(reversed(tasks)), list[_Running]()
@@ -175,11 +176,11 @@ def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running.append(_start(context, waiting.pop(), backend, Path(root), seconds))
+                    running.append(_start(context, waiting.pop(), backend, Path(root)))
                 wait([r.receiving for r in running], timeout=1.0)
                 for one in list(running):
                     open_still = one.read()
-                    overdue = time.monotonic() - one.started > seconds + GRACE
+                    overdue = time.monotonic() - one.started > one.outcome.task.seconds + GRACE
                     if open_still and not overdue:
                         continue
                     running.remove(one)
@@ -190,10 +191,10 @@ def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float) -
                 one.process.join()
 
 
-def _start(context: Any, task: Task, backend: Backend, root: Path, seconds: float) -> _Running:
+def _start(context: Any, task: Task, backend: Backend, root: Path) -> _Running:
     folder = Path(tempfile.mkdtemp(dir=root))
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(task, backend, folder, root / "large.lock", seconds, sending))
+    process = context.Process(target=_child, args=(task, backend, folder, root / "large.lock", sending))
     process.start()
     sending.close()  # the child's end alone stays open: when it dies, the pipe ends
     return _Running(process, receiving, Outcome(task), folder)
