@@ -149,9 +149,7 @@ def test_the_ring_takes_turns_and_leaves_gigabytes_for_the_end():
 def run_hunt(implementation, queues, **keywords) -> tuple[Hunt, list[str]]:
     told: list[str] = []
     keywords = {"seconds": 60.0} | keywords
-    found = hunt(
-        queues, "down", implementation, "it", CPU, tell=lambda kind, value: told.append(kind), **keywords
-    )  # fmt: skip
+    found = hunt(queues, "down", implementation, "it", CPU, tell=lambda kind, value: told.append(kind), **keywords)
     return found, told
 
 
@@ -243,7 +241,7 @@ KILL = {"property": "down", "problem": dict(SMALL), "ended": "", "message": "wro
 def outcome(mutant: Mutant | None = None, *, kill: bool = False, raised: int = 0, **fields) -> Outcome:
     done = {"kill": {**KILL, "seen": [("DOWN-1", "sound")]} if kill else None, "seen": [("DOWN-1", "sound")] * kill}
     done |= {"problems": 5, "raised": raised, "complete": True}
-    return Outcome(Task(mutant or entry(), "down", []), **{"done": done, **fields})
+    return Outcome(Task(mutant or entry(), "down", [], 9.0), **{"done": done, **fields})
 
 
 @pytest.mark.parametrize(
@@ -339,8 +337,8 @@ drawn = pool.draw("cpu", lambda name: RunOptions("tritonmoe", name, "gate", ("co
 pool.preload(drawn.backend)
 entry = {"class": "combine", "source": "here", "stage": "combine"}
 mutants = [catalogue.Mutant(**entry, id=f"it-{name.lower()}", wrap=name) for name in ("Dies", "Hangs", "NoSuch")]
-tasks = [pool.Task(m, m.stage, hunt.relevant(drawn.queues, m.stage)) for m in mutants]
-print(json.dumps({o.task.mutant.id: [o.ended, o.tried] for o in pool.run_all(tasks, drawn.backend, 2, 1.0)}))
+tasks = [pool.Task(m, m.stage, hunt.relevant(drawn.queues, m.stage), 1.0) for m in mutants]
+print(json.dumps({o.task.mutant.id: [o.ended, o.tried] for o in pool.run_all(tasks, drawn.backend, 2)}))
 """
 
 

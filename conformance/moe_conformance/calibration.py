@@ -14,7 +14,8 @@ class Calibration:
 
     sharp_factor: times the running bound of one product. least_elements: effective sample of the statistical tier.
     tight: largest radius, as a part of the store's spacing, of the elements it looks at. most_spread (a ratio) and
-    most_lean (ulp): its thresholds, to which come what the radii grant and so many standard `deviations` of chance.
+    most_lean (ulp): its thresholds, to which come what the radii grant and, to the spread, so many standard
+    `deviations` of chance.
     """
 
     sharp_factor: float

@@ -79,7 +79,7 @@ def combine_output(trial: Trial, requirement: str, out: Tensor) -> None:
         rows = inverse.reshape(weights.mid.shape)[sample.rows].reshape(-1)
         added = None if addend is None else Ball.exact(sample.of(addend.mid))
         columns = Ball.exact(reference.y[:, sample.columns])
-        return oracle.combine(columns, Ball.exact(reference.weights[sample.rows]), rows, added, sharp=True)
+        return oracle.combine(columns, Ball.exact(reference.weights[sample.rows]), rows, added)
 
     trial.judge_sharp(requirement, out, ball_of, row_cost=0, element_cost=trial.problem.top_k)
 

@@ -197,15 +197,19 @@ class Inputs:
 
     # -- layouts -----------------------------------------------------------------------------------------------------
 
-    def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same values in the problem's memory layout; whatever lies between them in storage is NaN."""
+    def _laid_out(self, tensor: torch.Tensor, *, weight: bool = False) -> torch.Tensor:
+        """The same values in the problem's memory layout; whatever lies between them in storage is NaN.
+
+        "column_major" turns weights alone: kernels that load whole vectors do so along either axis of a weight, but of
+        tokens only along the rows.
+        """
         layout = self.problem.layout
         if tensor.numel() == 0 or tensor.dim() < 2:
             return tensor
         if layout == "padded":
             storage = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 7), math.nan)
             view = storage[..., : tensor.shape[-1]]
-        elif layout == "transposed":
+        elif layout == "transposed" or (layout == "column_major" and weight):
             view = tensor.new_empty((*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])).transpose(-1, -2)
         elif layout == "offset":
             view = tensor.new_full((tensor.numel() + 1,), math.nan)[1:].view(tensor.shape)
@@ -252,8 +256,8 @@ class Inputs:
         if leader is not None:
             weight = weight[torch.from_numpy(leader).to(self.device)]
         if p.near_ties:
-            weight[:, 1:2] = torch.from_numpy(self._near_tie_gaps()).to(weight)[:, None]
-        return self._laid_out(weight)
+            weight[:, 1:2] = torch.from_numpy(self._near_tie_gaps("router_weight")).to(weight)[:, None]
+        return self._laid_out(weight, weight=True)
 
     def _tie_leaders(self) -> np.ndarray | None:
         """The expert (E) whose row each expert shares: neighbours in threes (near ties: in two to five) tie, inside and
@@ -265,13 +269,14 @@ class Inputs:
         leaders: np.ndarray = np.arange(p.experts) // size * size
         return leaders
 
-    def _near_tie_gaps(self) -> np.ndarray:
-        """What is added to the logits (E) of experts that would tie: 2**-5 to 2**-20 times a small signed integer, one
-        scale for each group, so that some are far outside of what a correct router may confuse and some are inside."""
+    def _near_tie_gaps(self, name: str) -> np.ndarray:
+        """What is added to the logits or biases (E) of experts that would tie: 2**-5 to 2**-20 times a small signed
+        integer, one scale for each group, so that some are far outside of what a correct router may confuse and some
+        are inside."""
         p = self.problem
         leaders = self._tie_leaders()
         assert leaders is not None
-        words = raw_words(p.seed, "near_ties", p.experts) >> np.uint64(40)
+        words = raw_words(p.seed, f"near_ties.{name}", p.experts) >> np.uint64(40)
         steps = (words % np.uint64(9)).astype(np.int64) - 4
         scales = 5 + (words[leaders] // np.uint64(9) % np.uint64(16)).astype(np.int64)
         gaps: np.ndarray = steps * np.exp2(-scales.astype(np.float64))
@@ -283,6 +288,8 @@ class Inputs:
         leader = self._tie_leaders()
         if leader is not None:
             values = values[leader]
+        if p.near_ties:
+            values = values + self._near_tie_gaps(name)
         return torch.from_numpy(values).to(torch.float32).to(self.device)
 
     @made_once
@@ -323,7 +330,7 @@ class Inputs:
         if p.layout == "interleaved":
             both = torch.stack((gate, up), dim=2).reshape(p.experts, 2 * p.ffn, p.hidden)
             return both[:, 0::2], both[:, 1::2]
-        return self._laid_out(gate), self._laid_out(up)
+        return self._laid_out(gate, weight=True), self._laid_out(up, weight=True)
 
     def _gate_up_signs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Signs (E,F,1) of the rows of gate and up that leave h with one sign pattern over F times a sign per row.
@@ -358,7 +365,7 @@ class Inputs:
 
     @made_once
     def w_down(self) -> torch.Tensor:
-        return self._laid_out(self._down_values())
+        return self._laid_out(self._down_values(), weight=True)
 
     def _down_values(self) -> torch.Tensor:
         p = self.problem

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-REQUIREMENT = "MEM-4"
+UNCHANGED, INSIDE = "MEM-1", "MEM-4"
 
 # Bytes on either side. A multiple of 512, what torch's device allocators align to, so that a tensor keeps the alignment
 # it would have without bands. A tile or vector of contiguous elements that runs over an edge starts at it, so it
@@ -41,19 +41,25 @@ _ALLOCATIONS = {getattr(torch.ops.aten, name): written for written, names in _NE
 
 @dataclass(frozen=True)
 class _Buffer:
-    """`memory`: uint8, band + `size` bytes + band, for a tensor of `dtype` and `shape`."""
+    """`memory`: uint8, band + `size` bytes + band, for a tensor of `dtype` and `shape`; `before`: an input's content."""
 
     name: str
     memory: Tensor
     size: int
     dtype: torch.dtype
     shape: torch.Size
+    before: Tensor | None = None
 
     def bands(self) -> tuple[Tensor, Tensor]:
         return self.memory[:BAND], self.memory[BAND + self.size :]
 
     def content(self) -> Tensor:
         return self.memory[BAND : BAND + self.size]
+
+    def changed(self) -> Tensor:
+        """Whether an input's content is another than before: a bool on its device."""
+        assert self.before is not None
+        return torch.ne(self.content(), self.before).any()
 
     def stray(self) -> str | None:
         """What was written outside of the buffer, nearest to it, byte 0 being its first. Mends the bands."""
@@ -107,6 +113,7 @@ class Guards:
                 if pointer not in moved:
                     moved[pointer] = self._keep(self._inputs, name, tensor)
                     moved[pointer].content().copy_(_bytes(tensor))
+                    self._remember(moved[pointer])
                 made[name] = _view(moved[pointer], tensor)
         return made
 
@@ -132,6 +139,34 @@ class Guards:
             # A bool of any byte but 0 and 1 means different things to different operators.
             buffer.content().fill_(1)
         return _view(buffer, tensor)
+
+    def _remember(self, buffer: _Buffer) -> None:
+        held = sum(b.size for b in self._inputs.values() if b.before is not None)
+        if held + buffer.size <= HELD:
+            kept = replace(buffer, before=buffer.content().clone())
+            self._inputs[kept.memory.untyped_storage().data_ptr()] = kept
+
+    def renew(self) -> None:
+        """The inputs hold what they should hold from now on: a property has written to them."""
+        for buffer in list(self._inputs.values()):
+            self._remember(replace(buffer, before=None))
+
+    def changed_inputs(self) -> list[str]:
+        """The inputs that were written to, by name. One host read for each device."""
+        by_device: dict[torch.device, list[_Buffer]] = defaultdict(list)
+        for buffer in self._inputs.values():
+            if buffer.before is not None and buffer.size:
+                by_device[buffer.memory.device].append(buffer)
+        found = []
+        for buffers in by_device.values():
+            changed = torch.stack([b.changed() for b in buffers]).tolist()
+            found += [buffer.name for buffer, wrong in zip(buffers, changed, strict=True) if wrong]
+        return found
+
+    def faults(self) -> list[tuple[str, str]]:
+        """What the last call did to memory that was not its own: requirement and message."""
+        inside = [(INSIDE, message) for message in self.stray_writes()]
+        return inside + [(UNCHANGED, f"{name} was written to") for name in self.changed_inputs()]
 
     def stray_writes(self) -> list[str]:
         """What was written outside of any buffer, one message each. One reduction and one host read for each device;

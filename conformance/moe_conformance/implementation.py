@@ -75,7 +75,7 @@ class Declaration:
     dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
     scorings: tuple[str, ...] = ("softmax", "sigmoid", "softmax_selected")
     activations: tuple[str, ...] = ("silu", "gelu_tanh", "swiglu_clamped")
-    layouts: tuple[str, ...] = ("contiguous", "padded", "transposed", "offset", "packed", "interleaved")
+    layouts: tuple[str, ...] = ("contiguous", "padded", "transposed", "offset", "packed", "interleaved", "column_major")
     input_precisions: tuple[str, ...] = ("ieee", "tf32")
     groups: bool = True
     selection_bias: bool = True
@@ -159,13 +159,16 @@ class Guarded:
     """An implementation whose exceptions are told apart from the suite's own: they become ImplementationError.
 
     With `guards`, tensor arguments and what the implementation allocates lie between guard bands, and `report` is told
-    of every write outside of them after each call. `unguarded` is the implementation itself, for properties that expect
-    an exception; `unbanded` is this object without bands, for those that look at launches, captures, synchronisation or
-    compilation, to which bands would add.
+    of every write outside of them or to an input after each call. `unguarded` is the implementation itself, for
+    properties that expect an exception; `unbanded` is this object without bands, for those that look at launches,
+    captures, synchronisation or compilation, to which bands would add.
     """
 
     def __init__(
-        self, implementation: Implementation, guards: Guards | None = None, report: Callable[[str], None] | None = None
+        self,
+        implementation: Implementation,
+        guards: Guards | None = None,
+        report: Callable[[str, str], None] | None = None,
     ) -> None:
         self.unguarded = implementation
         self.declaration = implementation.declaration
@@ -187,9 +190,9 @@ class Guarded:
                     found = method(*arguments, **named)
             except Exception as error:
                 raise ImplementationError(f"raised {type(error).__name__}: {error}") from error
-            for message in self._guards.stray_writes():
+            for requirement, message in self._guards.faults():
                 assert self._report is not None
-                self._report(f"{name}: {message}")
+                self._report(requirement, f"{name}: {message}")
             return found
 
         return call

@@ -99,7 +99,7 @@ class ExactInputs(Inputs):
         constant = np.where(classes == 0, 0.0, np.where(classes == 1, LOGIT_OFF, 2 * LOGIT_OFF))
         bit = np.where(classes == 0, LOGIT_OFF if split else 0.0, np.where(classes == 1, -LOGIT_OFF, 0.0))
         made = self._cancelling("router_weight", (p.experts,), self._vector(constant), self._vector(bit))
-        return self._laid_out(made)
+        return self._laid_out(made, weight=True)
 
     def _vector(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device, FORMATS[self.problem.dtype].dtype)

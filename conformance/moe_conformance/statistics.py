@@ -22,8 +22,8 @@ def judge_statistics(requirement: str, value: Tensor, ball: Ball, dtype: torch.d
     Only elements count whose radius is a small part of the store's spacing, so that rounding decides. spread:
     RMS(value - reference) / RMS(RN(reference) - reference), over one plus chance plus what the radii grant. lean: the
     mean of (value - RN(reference)) / ulp, cut at one and signed like the reference; a correct kernel differs from
-    RN(reference) where the radius crosses the middle between two numbers, as often up as down. `worst` is the larger of
-    the two over its threshold.
+    RN(reference) only where its ball reaches across the middle between two numbers, so the share of such elements is
+    granted. `worst` is the larger of the two over its threshold.
     """
     constants, fmt = calibration(), BY_DTYPE[dtype]
     ulp = spacing(ball.mid, fmt)
@@ -43,7 +43,8 @@ def judge_statistics(requirement: str, value: Tensor, ball: Ball, dtype: torch.d
     chance = constants.deviations * 0.67 / math.sqrt(effective)
     most_spread = math.hypot(constants.most_spread + chance, float((rad.square().mean() / square.mean()).sqrt()))
     lean = float((((found - rounded) / ulp).clamp(-1, 1) * mid.sign()).mean().abs())
-    most_lean = constants.most_lean + constants.deviations / math.sqrt(12 * effective) + float((rad / ulp).mean())
+    torn = nearest(mid - rad, fmt) != nearest(mid + rad, fmt)
+    most_lean = constants.most_lean + float(torn.double().mean())
     worst = max(spread / most_spread, lean / most_lean)
     if worst <= 1.0:
         return Verdict(requirement, "passed", worst, tier="statistical")

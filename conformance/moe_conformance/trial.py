@@ -15,7 +15,7 @@ from . import oracle
 from .backends import Backend
 from .formats import FORMATS
 from .generate import Inputs, generate
-from .guards import REQUIREMENT, Guards
+from .guards import INSIDE, UNCHANGED, Guards
 from .implementation import Guarded, ImplementationError, Permutation
 from .judge import Verdict, holds, judge, judge_exact
 from .oracle.ball import Arithmetic, Ball
@@ -63,7 +63,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.guards = None if self.large else Guards()
         if self.guards is not None:
-            self.implementation = Guarded(self.implementation.unguarded, self.guards, self._stray_write)
+            self.implementation = Guarded(self.implementation.unguarded, self.guards, self._memory_fault)
         self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward, guards=self.guards)
         # The oracle reads tensors of its own: an implementation that writes to its inputs cannot change its judge.
         # Only problems of gigabytes share them; MEM-1 watches over the inputs of the others.
@@ -112,16 +112,29 @@ class Trial:
         """A comparison that a property made by itself."""
         self._add(verdict)
 
-    def _stray_write(self, message: str) -> None:
-        self.expect(REQUIREMENT, False, message)
+    def _memory_fault(self, requirement: str, message: str) -> None:
+        self.expect(requirement, False, message)
+
+    def renew(self) -> None:
+        """Other values at the same addresses: every input made so far is overwritten with those of the problem with
+        the next seed, which is the reference from now on."""
+        other = self.problem.model_copy(update={"seed": (self.problem.seed + 1) % 2**32})
+        self.reference = generate(other, self.backend.device, whole_forward=self.whole_forward)
+        self.inputs.problem = other
+        for name, tensor in self.inputs.made().items():
+            tensor.copy_(self.reference.tensor(name))
+        if self.guards is not None:
+            self.guards.renew()
 
     def close(self) -> None:
-        """After the property's last claim: no call wrote outside of its buffers. Every property may say so."""
+        """After the property's last claim: no call wrote outside of its buffers or to its inputs. Every property may
+        say so."""
         if self.guards is not None and self.verdicts and not self.failed:
-            self.expect(REQUIREMENT, True, "")
+            self.expect(INSIDE, True, "")
+            self.expect(UNCHANGED, True, "")
 
     def _add(self, verdict: Verdict) -> None:
-        if verdict.requirement not in (*self.requirements, REQUIREMENT):
+        if verdict.requirement not in (*self.requirements, INSIDE, UNCHANGED):
             raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
         verdict = self._waived(verdict)
         self.verdicts.append(verdict)

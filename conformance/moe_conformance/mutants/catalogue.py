@@ -10,9 +10,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Stage = Literal["route", "permute", "schedule", "gate_up", "down", "combine", "forward"]
-BugClass = Literal[
-    "router", "permute", "schedule", "gemm", "activation", "combine", "runtime", "precision", "memory"
-]  # fmt: skip
+BugClass = Literal["router", "permute", "schedule", "gemm", "activation", "combine", "runtime", "precision", "memory"]
 STAGES: tuple[str, ...] = get_args(Stage)
 CLASSES: tuple[str, ...] = get_args(BugClass)
 

@@ -23,6 +23,8 @@ from .hunt import Queue, relevant
 
 FLOORS = {"cpu": 0.95, "gpu": 1.0}
 SECONDS = 900.0
+EQUIVALENT_SECONDS = 60.0  # an equivalent mutant has a proof: a part of the budget checks it
+CONTROL_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _run(console: Console, chosen: Chosen) -> tuple[matrix.Matrix, float]:
     seconds = chosen.seconds or SECONDS
     floor = FLOORS["gpu" if backend.is_gpu else "cpu"] if chosen.floor is None else chosen.floor
     here = [m for m in chosen.mutants if backend.is_gpu or m.where == "cpu"]
-    tasks = [pool.Task(m, m.stage, relevant(found, m.stage)) for m in here]
+    limits = {m.id: min(seconds, EQUIVALENT_SECONDS) if m.equivalent else seconds for m in here}
+    tasks = [pool.Task(m, m.stage, relevant(found, m.stage), limits[m.id]) for m in here]
     console.print(
         f"{len(tasks)} mutants on {backend.name}, profile {chosen.profile}, {workers} workers; control first",
         highlight=False,
@@ -126,7 +129,7 @@ def _run(console: Console, chosen: Chosen) -> tuple[matrix.Matrix, float]:
     needed = {queue.part for task in tasks for queue in task.queues}
     control = _control(console, [q for q in found if q.part in needed], drawn, workers)
     made = {m.id: matrix.not_applicable(m) for m in chosen.mutants if m not in here}
-    for outcome in pool.run_all(tasks, backend, workers, seconds, drawn.devices):
+    for outcome in pool.run_all(tasks, backend, workers, drawn.devices):
         one = matrix.finding(outcome)
         made[one.id] = one
         text = f"{one.id}: {one.verdict} {matrix.killed_by(one)} ({one.problems} problems, {one.seconds} s)"
@@ -149,8 +152,8 @@ def _control(console: Console, needed: list[Queue], drawn: pool.Drawn, workers: 
     # Small queues of every kind to each child, so that they end together.
     shares = [needed[i::workers] for i in range(workers)]
     problems, seconds = 0, 0.0
-    tasks = [pool.Task(None, "", share) for share in shares if share]
-    for outcome in pool.run_all(tasks, drawn.backend, workers, 3600.0, drawn.devices):
+    tasks = [pool.Task(None, "", share, CONTROL_SECONDS) for share in shares if share]
+    for outcome in pool.run_all(tasks, drawn.backend, workers, drawn.devices):
         done = outcome.done or {}
         failure = done.get("kill") or (outcome.killed or {"message": outcome.log} if not done else None)
         if failure is not None or not done.get("complete"):

@@ -22,7 +22,7 @@ from ..trial import NonConformance
 
 BATCH = 3  # problems in a row of a part that is filed under the mutant's own stage; others take one at a time
 AFTER = 6  # problems that every property gets after the first kill, to see who else notices
-AFTER_SECONDS = 6.0  # and the time for all of them together
+AFTER_SECONDS = 3.0  # and the time for all of them together
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def ring(chosen: list[Queue], stage: str) -> Iterator[tuple[Queue, Problem]]:
                 waiting.append((queue, left))
 
 
-def attempt(
-    prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend
-) -> Attempt:  # fmt: skip
+def attempt(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Attempt:
     """Run one problem with all claims collected. Raises torch.OutOfMemoryError: no mutant is to blame for that."""
     try:
         trial = make_trial(prop, problem, implementation, name, backend, collects=True)
@@ -136,7 +134,7 @@ def attempt(
         raised = isinstance(cause, ImplementationError)
         if cause is not None and isinstance(cause.__cause__, torch.OutOfMemoryError):
             raise cause.__cause__ from None
-        if raised and _is_device_failure(cause):
+        if raised and is_device_failure(str(cause)):
             return Attempt(message=failed[-1].message, ended="crash")
         # The verdict that stands for an exception was judged by no tier.
         judged = failed[:-1] if raised else failed
@@ -146,13 +144,12 @@ def attempt(
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        return Attempt(message=text, ended="crash" if _is_device_failure(error) else "error")
+        return Attempt(message=text, ended="crash" if is_device_failure(text) else "error")
     return Attempt()
 
 
-def _is_device_failure(error: BaseException | None) -> bool:
-    # After an illegal address or a device assertion nothing more runs on the device in this process.
-    text = str(error)
+def is_device_failure(text: str) -> bool:
+    """Whether an error's text says that the device gave up: nothing more runs on it in that process."""
     return any(word in text for word in ("CUDA error", "HIP error", "illegal memory access", "device-side assert"))
 
 

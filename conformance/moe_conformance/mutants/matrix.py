@@ -150,9 +150,7 @@ def finding(outcome: Outcome) -> Finding:
     else:
         verdict = "equivalent" if mutant.equivalent is not None else "survived"
     shown = [Seen(requirement=r, tier=t) for r, t in seen]
-    return _finding(
-        mutant, verdict, kill=kill, seen=shown, problems=problems, seconds=outcome.seconds, note=note
-    )  # fmt: skip
+    return _finding(mutant, verdict, kill=kill, seen=shown, problems=problems, seconds=outcome.seconds, note=note)
 
 
 def _kill(outcome: Outcome) -> Kill | None:
@@ -164,9 +162,7 @@ def _kill(outcome: Outcome) -> Kill | None:
     if outcome.ended != "crash":
         return None
     tried = outcome.trying or {"property": "", "problem": {}}
-    return Kill(
-        **tried, by=[], ended="crash", message=outcome.log, problems=outcome.tried, seconds=outcome.seconds
-    )  # fmt: skip
+    return Kill(**tried, by=[], ended="crash", message=outcome.log, problems=outcome.tried, seconds=outcome.seconds)
 
 
 def _by(found: Iterable[Seen]) -> str:

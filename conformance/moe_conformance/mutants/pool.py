@@ -27,7 +27,7 @@ from ..implementation import Implementation, load, source_digest
 from ..plan import RunOptions
 from .build import PACKAGE, build
 from .catalogue import Mutant
-from .hunt import Queue, hunt, queues
+from .hunt import Queue, hunt, is_device_failure, queues
 
 GRACE = 30.0  # seconds beyond its limit after which a child that does not come back is killed
 NAME = "tritonmoe"
@@ -35,11 +35,12 @@ NAME = "tritonmoe"
 
 @dataclass(frozen=True)
 class Task:
-    """One child's work. mutant: None for the unmutated copy."""
+    """One child's work. mutant: None for the unmutated copy. seconds: its limit."""
 
     mutant: Mutant | None
     stage: str
     queues: list[Queue]
+    seconds: float
 
 
 @dataclass
@@ -135,7 +136,7 @@ def _visible(backend: Backend, device: int) -> dict[str, str]:
     return {name: listed[device] if listed else str(device)}
 
 
-def _child(task: Task, place: Place, seconds: float, sending: Connection) -> None:
+def _child(task: Task, place: Place, sending: Connection) -> None:
     backend, folder, lock = place.backend, place.folder, place.lock
     os.environ.update(_visible(backend, place.device))
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
@@ -156,8 +157,8 @@ def _child(task: Task, place: Place, seconds: float, sending: Connection) -> Non
         sending.send((kind, value))
 
     result = hunt(
-        task.queues, task.stage, implementation, name, backend, seconds=seconds, tell=tell, lock=FileLock(lock)
-    )  # fmt: skip
+        task.queues, task.stage, implementation, name, backend, seconds=task.seconds, tell=tell, lock=FileLock(lock)
+    )
     sending.send(("done", {**vars(result), "seen": sorted(result.seen)}))
 
 
@@ -190,7 +191,7 @@ class _Running:
         return True
 
 
-def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float, devices: int = 1) -> Iterator[Outcome]:
+def run_all(tasks: list[Task], backend: Backend, workers: int, devices: int = 1) -> Iterator[Outcome]:
     """Judge all tasks, `workers` at a time on so many devices, and yield the outcomes as they come."""
     context = multiprocessing.get_context("fork")
     waiting, running = list(reversed(tasks)), list[_Running]()
@@ -202,11 +203,11 @@ def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float, d
                     device = min(range(devices), key=used.count)
                     folder = Path(tempfile.mkdtemp(dir=root))
                     place = Place(backend, device, folder, Path(root) / f"large-{device}.lock")
-                    running.append(_start(context, waiting.pop(), place, seconds))
+                    running.append(_start(context, waiting.pop(), place))
                 wait([r.receiving for r in running], timeout=1.0)
                 for one in list(running):
                     open_still = one.read()
-                    overdue = time.monotonic() - one.started > seconds + GRACE
+                    overdue = time.monotonic() - one.started > one.outcome.task.seconds + GRACE
                     if open_still and not overdue:
                         continue
                     running.remove(one)
@@ -217,9 +218,9 @@ def run_all(tasks: list[Task], backend: Backend, workers: int, seconds: float, d
                 one.process.join()
 
 
-def _start(context: Any, task: Task, place: Place, seconds: float) -> _Running:
+def _start(context: Any, task: Task, place: Place) -> _Running:
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(task, place, seconds, sending))
+    process = context.Process(target=_child, args=(task, place, sending))
     process.start()
     sending.close()  # the child's end alone stays open: when it dies, the pipe ends
     return _Running(process, receiving, Outcome(task), place)
@@ -233,9 +234,10 @@ def _finish(one: _Running, overdue: bool) -> Outcome:
     outcome = one.outcome
     outcome.seconds = round(time.monotonic() - one.started, 2)
     if outcome.done is None:
-        died = (one.process.exitcode or 0) < 0
-        outcome.ended = "timeout" if overdue else "crash" if died else "broken"
         log = one.place.folder / "log"
         text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+        # A device that gave up may first be noticed between two problems.
+        died = (one.process.exitcode or 0) < 0 or is_device_failure(text)
+        outcome.ended = "timeout" if overdue else "crash" if died else "broken"
         outcome.log = f"exit code {one.process.exitcode}; {text[-400:]}"
     return outcome

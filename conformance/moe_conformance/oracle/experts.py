@@ -96,30 +96,24 @@ def down(inputs: Inputs, h: Ball, offsets: Tensor, declaration: Declaration, *, 
     return Ball(mid, rad)
 
 
-def combine(y: Ball, weights: Ball, inverse: Tensor, addend: Ball | None = None, *, sharp: bool = False) -> Ball:
+def combine(y: Ball, weights: Ball, inverse: Tensor, addend: Ball | None = None) -> Ball:
     """The ball of out (T,H) before it is stored: fp32 sum of weighted rows (and the shared expert's)."""
     tokens, top_k = weights.mid.shape
     index = inverse.long().reshape(tokens, top_k)
     width = y.mid.shape[-1]
     mid = torch.zeros((tokens, width), dtype=torch.float64, device=y.mid.device)
-    rad, mass, rounded = torch.zeros_like(mid), torch.zeros_like(mid), torch.zeros_like(mid)
+    rad, mass = torch.zeros_like(mid), torch.zeros_like(mid)
     for j in range(top_k):  # one column at a time: (T,k,H) in float64 would not fit for large problems
         w, ew = weights.mid[:, j, None], weights.rad[:, j, None]
         row = y[index[:, j]]
         mid += w * row.mid
         rad += w.abs() * row.rad + row.mid.abs() * ew + ew * row.rad
-        term = (w.abs() + ew) * (row.mid.abs() + row.rad)
-        mass += term
-        rounded += term + torch.maximum(mid.abs(), term) + rad
+        mass += (w.abs() + ew) * (row.mid.abs() + row.rad)
     terms = top_k
     if addend is not None:
         mid, rad, mass, terms = mid + addend.mid, rad + addend.rad, mass + addend.mid.abs() + addend.rad, top_k + 1
-        # An addend may come first or last: it widens every partial sum.
-        rounded += terms * (addend.mid.abs() + addend.rad) + mid.abs() + rad
-    # Each term is rounded as a product and in at most `terms` additions; small ones may be flushed in both. The sharp
-    # bound counts the products and the partial sums as they are in natural order.
-    error = U * (torch.minimum((terms + 1) * mass, rounded) if sharp else (terms + 1) * mass)
-    total = Ball(mid, rad + error + 2 * (terms + 1) * FP32_TINY)
+    # Each term is rounded as a product and in at most `terms` additions; small ones may be flushed in both.
+    total = Ball(mid, rad + (terms + 1) * (U * mass + 2 * FP32_TINY))
     return in_fp32_range(total, mass)._settled()
 
 
@@ -144,7 +138,7 @@ def forward(inputs: Inputs, ids: Tensor, weights: Tensor, declaration: Declarati
     h = gate_up(inputs, order, offsets, declaration, sharp=sharp).rounded(declaration.rounding("h", problem))
     y = down(inputs, h, offsets, declaration, sharp=sharp).rounded(declaration.rounding("y", problem))
     addend = None if inputs.shared is None else shared_expert(inputs, inputs.shared, declaration, sharp)
-    return combine(y, Ball.exact(weights), inverse, addend, sharp=sharp)
+    return combine(y, Ball.exact(weights), inverse, addend)
 
 
 def _segments(offsets: Tensor) -> list[tuple[int, int]]:

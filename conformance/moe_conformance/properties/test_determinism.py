@@ -24,6 +24,35 @@ def test_repetition_is_bitwise_equal(trial: Trial) -> None:
             trial.expect("DET-1", claims.same_bits(value, want), f"{name} differs between runs")
 
 
+@conforms("DET-4", *claims.ROUTING, stages=("forward",), problems="small_forward", share=0.3)
+def test_new_values_at_the_same_addresses(trial: Trial) -> None:
+    """Tensors that hold other values in a second call: it computes with those, whatever was kept of the first."""
+    trial.implementation.forward(trial.inputs)
+    trial.renew()
+    out, ids, weights = trial.implementation.forward(trial.inputs)
+    claims.routing(trial, ids, weights)
+    claims.forward_output(trial, "DET-4", out, ids, weights)
+
+
+@conforms("DET-4", stages=("permute", "gate_up", "down", "combine"), problems="experts", share=0.3)
+def test_stages_read_new_values_at_the_same_addresses(trial: Trial) -> None:
+    """The same for the stages, one after another, each on inputs drawn for it."""
+    implementation, inputs = trial.implementation, trial.inputs
+
+    def run() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        permutation = trial.permutation()
+        h = implementation.gate_up(inputs, permutation)
+        y = implementation.down(inputs, inputs.h, permutation)
+        return h, y, implementation.combine(inputs, inputs.y, inputs.weights, permutation)
+
+    run()
+    trial.renew()
+    h, y, out = run()
+    claims.gate_up_output(trial, "DET-4", h)
+    claims.down_output(trial, "DET-4", y)
+    claims.combine_output(trial, "DET-4", out)
+
+
 @conforms("DET-2", stages=("forward",), problems="forward", share=0.4, backends=GPU)
 def test_repetition_is_bitwise_equal_at_size(trial: Trial) -> None:
     """Larger problems, many programs at once: no race decides a bit."""
