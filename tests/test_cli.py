@@ -146,7 +146,7 @@ def test_a_right_implementation_passes_and_leaves_a_record(cli, tmp_path):
     assert all(re.fullmatch("[0-9a-f]{12}", case.problem) for case in record.cases)
     assert {case.outcome for case in record.cases} == {"passed"}
     assert {t.requirement: t.problems for t in record.requirements} == dict.fromkeys(
-        ("PERM-1", "PERM-2", "PERM-3", "MEM-4"), len(record.cases)
+        ("PERM-1", "PERM-2", "PERM-3", "MEM-1", "MEM-4"), len(record.cases)
     )
 
 

@@ -16,7 +16,7 @@ from moe_conformance.implementations.eager import Eager
 from moe_conformance.plan import RunOptions, chosen_properties, parts
 from moe_conformance.problem import Problem, Router
 from moe_conformance.profiles import profile
-from moe_conformance.registry import make_trial, run_trial
+from moe_conformance.registry import all_properties, make_trial, run_trial
 from moe_conformance.trial import NonConformance
 
 SIZES = {"tokens": 6, "hidden": 20, "ffn": 18, "experts": 6, "top_k": 2}
@@ -84,10 +84,14 @@ def test_an_implementation_that_writes_between_rows_fails(assert_fails, name):
     assert_fails(WritesBetweenRows(name), "inputs_are_not_modified", problem, "MEM-1", f"{name} was written to")
 
 
-def test_writing_to_an_input_does_not_move_the_judge(assert_fails):
-    """A forward of its own changed inputs is judged by the oracle's: it is wrong."""
-    assert_fails(Writes("x", before=True), "forward", Problem(**SIZES), "ROUTE-2")
-    assert_fails(Writes("w_up", before=True), "forward", Problem(**SIZES | {"top_k": 6}), "FWD-1")
+@pytest.mark.parametrize(("name", "top_k", "requirement"), [("x", 2, "ROUTE-2"), ("w_up", 6, "FWD-1")])
+def test_writing_to_an_input_does_not_move_the_judge(name, top_k, requirement):
+    """A forward of its own changed inputs is judged by the oracle's: it is wrong, besides the write itself."""
+    prop, problem = all_properties()["forward"], Problem(**SIZES | {"top_k": top_k})
+    trial = make_trial(prop, problem, Writes(name, before=True), "writes", Backend("cpu", "cpu"), collects=True)
+    with pytest.raises(NonConformance):
+        run_trial(trial, prop.check)
+    assert {"MEM-1", requirement} <= {v.requirement for v in trial.verdicts if v.failed}
 
 
 # -- determinism -----------------------------------------------------------------------------------------------------

@@ -279,7 +279,7 @@ def test_a_triton_kernel_that_stores_one_element_too_many_fails(assert_fails):
 
 def test_every_trial_records_that_its_bands_are_whole(judge_with):
     trial = judge_with(Eager(), "down", Problem(**SIZES))
-    assert [v.requirement for v in trial.verdicts] == ["DOWN-1", "MEM-4"]
+    assert [v.requirement for v in trial.verdicts] == ["DOWN-1", "DOWN-1", "MEM-4", "MEM-1"]
 
 
 def test_a_collecting_trial_goes_on_after_a_stray_write():

@@ -207,7 +207,7 @@ def test_attempts_tell_raising_from_failing_and_from_a_dead_device():
     assert raised.seen == {("DOWN-1", "raised")}
     assert attempt(prop, problem, DeviceDies(), "it", CPU).ended == "crash"
     failed = attempt(prop, problem, DropsLastColumn(), "it", CPU)
-    assert (failed.ended, failed.seen) == ("", {("DOWN-1", "sound")})
+    assert (failed.ended, failed.seen) == ("", {("DOWN-1", "sound"), ("DOWN-1", "sharp")})
 
 
 def test_a_hunt_stops_where_the_device_died():

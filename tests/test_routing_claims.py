@@ -208,7 +208,7 @@ class ConfusesNearTies(Eager):
 
 
 def test_a_router_that_rounds_before_it_chooses_fails_on_near_ties(assert_fails):
-    near = Problem(tokens=8, hidden=24, ffn=1, experts=24, top_k=3, near_ties=True)
+    near = Problem(tokens=8, hidden=24, ffn=1, experts=24, top_k=3, near_ties=True, seed=2)
     assert_fails(ConfusesNearTies(), "route", near, "ROUTE-2")
 
 

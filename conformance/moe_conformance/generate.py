@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -74,6 +74,13 @@ def _sampled(seed: int, name: str, count: int, regime: str) -> np.ndarray:
 def _near_root(value: int) -> int:
     """The power of two nearest to sqrt(value), by integer arithmetic: no libm decides a scale."""
     return 1 << (((2 * value).bit_length() - 1) // 2)
+
+
+class GateUp(NamedTuple):
+    """w_gate and w_up (E,F,H), which packed layouts keep in one storage."""
+
+    w_gate: torch.Tensor
+    w_up: torch.Tensor
 
 
 @dataclass
@@ -352,8 +359,8 @@ class Inputs:
         return 1.0 if self.whole_forward else self._range_scale
 
     @made_once
-    def _pair(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._gate_up_pair()  # together: packed halves stay views of one storage
+    def _pair(self) -> GateUp:
+        return GateUp(*self._gate_up_pair())  # together: packed halves stay views of one storage
 
     @made_once
     def w_gate(self) -> torch.Tensor:

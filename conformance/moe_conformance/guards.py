@@ -41,7 +41,7 @@ _ALLOCATIONS = {getattr(torch.ops.aten, name): written for written, names in _NE
 
 @dataclass(frozen=True)
 class _Buffer:
-    """`memory`: uint8, band + `size` bytes + band, for a tensor of `dtype` and `shape`; `before`: an input's content."""
+    """`memory`: uint8, band + `size` bytes + band, for a tensor of `dtype` and `shape`. before: an input's content."""
 
     name: str
     memory: Tensor
@@ -118,11 +118,11 @@ class Guards:
         return made
 
     def placed_parts(self, name: str, value: Any) -> Any:
-        """A tensor, a tuple of tensors, or a dataclass of tensors and Nones, with every tensor between bands."""
+        """A tensor, a named tuple of tensors, or a dataclass of tensors and Nones, with every tensor between bands."""
         if isinstance(value, Tensor):
             return self.placed({name: value})[name]
-        if isinstance(value, tuple):
-            return tuple(self.placed({f"{name}[{i}]": part for i, part in enumerate(value)}).values())
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            return type(value)(**self.placed(value._asdict()))
         if value is None:
             return None
         parts = {f"{name}.{part}": tensor for part, tensor in vars(value).items() if tensor is not None}
