@@ -1,17 +1,14 @@
 """Problem -> tensors: the same bytes on every platform, torch version and vendor.
 
-Random numbers come from NumPy's Philox counter, as raw 64-bit words that only integer arithmetic touches: NumPy keeps
-raw words stable between versions, which it does not promise for its distributions. Every tensor has its own stream,
-keyed by the problem's seed and the tensor's name, so tensors can be made lazily and in any order.
+Every tensor has a stream of random numbers of its own (streams.py), so tensors can be made lazily and in any order.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,54 +18,13 @@ from .formats import FORMATS
 from .guards import Guards
 from .loads import draw_ids, expert_loads
 from .problem import Problem
-
-# Tensors above this many elements repeat one pool of numbers whose length is prime, so that no row, column or expert
-# lines up with the period: drawing the 11 billion weights of a large model on a CPU would take minutes.
-POOL = 2**22 - 3
+from .streams import POOL, raw_words, sample, sampled
+from .ties import near_tie_gaps, tie_leaders
 
 # Where the "tiny" and "huge" regimes put results, as a power of two: bf16 and fp32 near 1e-30 and 1e9 or more (out of
 # fp16's reach), fp16 at the edge of its subnormal numbers and of overflow.
 TINY = {"fp32": -100, "bf16": -100, "fp16": -14}
 HUGE = {"fp32": 30, "bf16": 30, "fp16": 14}
-
-
-def raw_words(seed: int, name: str, count: int) -> np.ndarray:
-    """`count` uint64 words of the stream (seed, name)."""
-    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
-    words: np.ndarray = np.random.Philox(key=key).random_raw(count)
-    return words
-
-
-def _gaussian_like(words: np.ndarray) -> np.ndarray:
-    # Sum of four 16-bit uniforms (Irwin-Hall), centred and scaled to unit variance: bell-shaped, bounded by 3.5
-    # sigma, and exact in integers until one final multiplication.
-    parts = words.view(np.uint16).reshape(-1, 4)
-    total = np.full(parts.shape[0], -2 * 65535, dtype=np.int32)
-    for column in range(4):  # column by column: a sum along so short an axis takes ten times as long
-        total += parts[:, column]
-    values: np.ndarray = total.astype(np.float64) * (math.sqrt(3.0) / 65536.0)
-    return values
-
-
-def _sample(words: np.ndarray, regime: str) -> np.ndarray:
-    if regime in ("positive", "aligned"):  # aligned: the signs are put on afterwards
-        return ((words >> np.uint64(40)).astype(np.float64) + 1.0) * 2.0**-24
-    if regime == "integers":
-        return (words >> np.uint64(33)).astype(np.int64) % 7 - 3.0
-    values = _gaussian_like(words)
-    if regime == "spiky":
-        # One element in 64 is 32 times larger: sums dominated by few terms, as trained activations have.
-        return np.where((words >> np.uint64(58)) == 0, values * 32.0, values)
-    return values
-
-
-@lru_cache(maxsize=8)
-def _sampled(seed: int, name: str, count: int, regime: str) -> np.ndarray:
-    """The stream (seed, name) in a regime, read-only. Kept for a while: inputs are made twice, for the implementation
-    and for its judge."""
-    values = _sample(raw_words(seed, name, count), regime)
-    values.setflags(write=False)
-    return values
 
 
 def _near_root(value: int) -> int:
@@ -166,7 +122,7 @@ class Inputs:
         dtype = FORMATS[self.problem.dtype].dtype
         regime = self.problem.values if regime is None else regime
         count = math.prod(shape)
-        values = _sampled(self.problem.seed, name, min(count, POOL), regime) * scale
+        values = sampled(self.problem.seed, name, min(count, POOL), regime) * scale
         tensor = torch.from_numpy(values).to(dtype).to(self.device)
         if count > POOL:
             tensor = tensor.repeat(-(-count // POOL))[:count]
@@ -259,44 +215,21 @@ class Inputs:
             weight *= self._signs("router", p.experts, 1) * self._signs("hidden", p.hidden)
             column = torch.from_numpy(steer * math.log(2.0))
         weight[:, 0] = column.to(weight)
-        leader = self._tie_leaders()
+        leader = tie_leaders(p)
         if leader is not None:
             weight = weight[torch.from_numpy(leader).to(self.device)]
         if p.near_ties:
-            weight[:, 1:2] = torch.from_numpy(self._near_tie_gaps("router_weight")).to(weight)[:, None]
+            weight[:, 1:2] = torch.from_numpy(near_tie_gaps(p, "router_weight")).to(weight)[:, None]
         return self._laid_out(weight, weight=True)
-
-    def _tie_leaders(self) -> np.ndarray | None:
-        """The expert (E) whose row each expert shares: neighbours in threes (near ties: in two to five) tie, inside and
-        across the top-k boundary. None where nobody ties."""
-        p = self.problem
-        if not (p.ties or p.near_ties):
-            return None
-        size = 3 if p.ties else 2 + p.seed % 4
-        leaders: np.ndarray = np.arange(p.experts) // size * size
-        return leaders
-
-    def _near_tie_gaps(self, name: str) -> np.ndarray:
-        """What is added to the logits or biases (E) of experts that would tie: 2**-5 to 2**-20 times a small signed
-        integer, one scale for each group, so that some are far outside of what a correct router may confuse and some
-        are inside."""
-        p = self.problem
-        leaders = self._tie_leaders()
-        assert leaders is not None
-        words = raw_words(p.seed, f"near_ties.{name}", p.experts) >> np.uint64(40)
-        steps = (words % np.uint64(9)).astype(np.int64) - 4
-        scales = 5 + (words[leaders] // np.uint64(9) % np.uint64(16)).astype(np.int64)
-        gaps: np.ndarray = steps * np.exp2(-scales.astype(np.float64))
-        return gaps
 
     def _expert_vector(self, name: str, scale: float) -> torch.Tensor:
         p = self.problem
-        values = _sample(raw_words(p.seed, name, p.experts), "integers" if self._exact else "normal") * scale
-        leader = self._tie_leaders()
+        values = sample(raw_words(p.seed, name, p.experts), "integers" if self._exact else "normal") * scale
+        leader = tie_leaders(p)
         if leader is not None:
             values = values[leader]
         if p.near_ties:
-            values = values + self._near_tie_gaps(name)
+            values = values + near_tie_gaps(p, name)
         return torch.from_numpy(values).to(torch.float32).to(self.device)
 
     @made_once
@@ -429,7 +362,7 @@ class Inputs:
         words = raw_words(p.seed, "weights", p.tokens * p.top_k)
         # One weight in four is negative: no router makes one, but combine is a plain sum of products.
         signs = np.where((words & np.uint64(3)) == 0, -1.0, 1.0)
-        values = torch.from_numpy((_sample(words, "positive") * signs).astype(np.float32))
+        values = torch.from_numpy((sample(words, "positive") * signs).astype(np.float32))
         return values.reshape(p.tokens, p.top_k).to(self.device)
 
     @made_once

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from .formats import FORMATS
-from .generate import POOL, Inputs, made_once, raw_words
+from .generate import Inputs, made_once
 from .problem import Problem
+from .streams import POOL, raw_words
 
 GATE_ON, GATE_OFF = 64.0, -128.0
 LOGIT_OFF = -256.0

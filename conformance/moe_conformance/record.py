@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from . import __version__
 from .contract import requirements, spec_path
 from .waivers import WaiverUse
+from .whole_file import write_whole
 
 SCHEMA: Literal[2] = 2
 # Of several outcomes in one trial the first of these counts.
@@ -136,13 +136,7 @@ class Record(_Model):
 
     def write(self, path: Path) -> None:
         """Write atomically: a reader sees the whole record or none."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, self.model_dump_json(indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Record:

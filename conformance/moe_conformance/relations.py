@@ -16,12 +16,13 @@ from torch import Tensor
 
 from . import claims, oracle
 from .formats import BY_DTYPE, FORMATS
-from .generate import Inputs, raw_words
+from .generate import Inputs
 from .implementation import Forward
 from .judge import Verdict
 from .oracle import Ball
 from .oracle.ball import output_ball
 from .problem import Problem
+from .streams import raw_words
 from .trial import Trial
 
 

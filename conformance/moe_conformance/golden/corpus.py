@@ -9,7 +9,6 @@ golden/regressions/*      problems that once failed (regressions.py)
 from __future__ import annotations
 
 import hashlib
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..problem import Problem
+from ..whole_file import write_whole
 
 Stage = Literal["route", "permute", "gate_up", "down", "combine", "forward"]
 # The rounding points that decide a stage's answer, and the sets of them for which answers are kept: a kernel that
@@ -213,17 +213,6 @@ def read_answers(folder: Path, entry: Entry) -> dict[str, np.ndarray]:
     return answers
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """A reader sees the whole file or the one before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def packed(answers: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of an entry's file: the same tensors, the same bytes."""
     return bytes(save({name: np.ascontiguousarray(answers[name]) for name in sorted(answers)}))
@@ -232,4 +221,4 @@ def packed(answers: Mapping[str, np.ndarray]) -> bytes:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Entries sorted by stage and id, atomically."""
     ordered = Manifest(entries=sorted(manifest.entries, key=lambda entry: (entry.stage, entry.id)))
-    write_atomically(folder / "manifest.json", (ordered.model_dump_json(indent=1) + "\n").encode())
+    write_whole(folder / "manifest.json", (ordered.model_dump_json(indent=1) + "\n").encode())

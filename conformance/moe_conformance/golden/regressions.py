@@ -16,7 +16,8 @@ from ..problem import Problem
 from ..record import Record
 from ..registry import all_properties, make_trial, run_trial
 from ..trial import NonConformance
-from .corpus import CorpusError, write_atomically
+from ..whole_file import write_whole
+from .corpus import CorpusError
 
 FOLDER = "regressions"
 
@@ -117,7 +118,7 @@ def promote(folder: Path, case: str, note: str, today: date) -> list[Path]:
     if present:
         raise AlreadyThere(f"already in the corpus: {', '.join(present)}")
     for path, regression in paths.items():
-        write_atomically(path, (regression.model_dump_json(indent=1) + "\n").encode())
+        write_whole(path, (regression.model_dump_json(indent=1) + "\n").encode())
     return list(paths)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..generate import generate
 from ..problem import Problem
+from ..whole_file import write_whole
 from . import corpus, independent
 from .corpus import CorpusError, Entry, Manifest, label, roundings
 from .inputs import arrays, digest, tensors_of
@@ -109,7 +110,7 @@ def write(folder: Path, *, replace: bool) -> Written:
     for entry, data in made.values():
         path = folder / entry.file
         if not path.exists() or path.read_bytes() != data:
-            corpus.write_atomically(path, data)
+            write_whole(path, data)
     corpus.write_manifest(folder, Manifest(entries=list(now.values())))
     for name in gone:
         (folder / before[name].file).unlink(missing_ok=True)

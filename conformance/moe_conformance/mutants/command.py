@@ -17,6 +17,7 @@ from rich.table import Table
 from ..backends import NAMES
 from ..plan import RunOptions
 from ..profiles import PROFILE_NAMES
+from ..whole_file import write_whole
 from . import matrix, pool
 from .catalogue import STAGES, Mutant, catalogue
 from .hunt import Queue, relevant
@@ -85,7 +86,7 @@ def mutants(
     if record is not None:
         result.write(record)
     if document is not None:
-        matrix.write_whole(document, matrix.markdown(result))
+        write_whole(document, matrix.markdown(result))
     console.print(matrix.summary(result), highlight=False)
     for f in result.of("survived", "timeout", "invalid"):
         console.print(f"  {f.verdict}: {f.id} ({f.source}) {f.note}", highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from .. import __version__
 from ..contract import requirements
+from ..whole_file import write_whole
 from .catalogue import Mutant
 from .pool import Outcome
 
@@ -104,17 +104,6 @@ class Matrix(_Model):
     def read(cls, path: Path) -> Matrix:
         """Raises OSError, or ValueError when the file is not a whole result of this schema."""
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one step, through a neighbour of its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def not_applicable(mutant: Mutant) -> Finding:

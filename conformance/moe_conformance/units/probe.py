@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +14,7 @@ from rich.table import Table
 from ..backends import Backend, describe
 from ..implementation import Declaration
 from ..problem import Problem
+from ..whole_file import write_whole
 from . import devices
 from .measure import Measured, Products, measure
 from .table import DType, Unit, find
@@ -77,13 +77,7 @@ class ProbeReport(BaseModel):
 
     def write(self, path: Path) -> None:
         """As JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, self.model_dump_json(indent=1))
 
 
 def differences(measured: Measured, unit: Unit) -> list[str]:
