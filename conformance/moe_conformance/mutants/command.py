@@ -24,7 +24,7 @@ from .hunt import Queue, relevant
 
 FLOORS = {"cpu": 0.95, "gpu": 1.0}
 SECONDS = 900.0
-EQUIVALENT_SECONDS = 60.0  # an equivalent mutant has a proof: a part of the budget checks it
+EQUIVALENT_SECONDS = 20.0  # an equivalent mutant has a proof: a part of the budget checks it
 CONTROL_SECONDS = 3600.0
 
 

@@ -22,7 +22,7 @@ from ..trial import NonConformance
 
 BATCH = 3  # problems in a row of a part that is filed under the mutant's own stage; others take one at a time
 AFTER = 6  # problems that every property gets after the first kill, to see who else notices
-AFTER_SECONDS = 3.0  # and the time for all of them together
+AFTER_SECONDS = 1.5  # and the time for all of them together
 
 
 @dataclass(frozen=True)
