@@ -124,6 +124,19 @@ def test_what_has_no_plain_memory_is_left_alone(monkeypatch):
     assert guards.holds(guards.placed({"x": torch.ones(25)})["x"])
 
 
+def test_what_a_property_wrote_to_inputs_is_not_held_against_the_implementation(monkeypatch):
+    """Also where the inputs nearly fill what is remembered: the first copies must not count beside the second."""
+    monkeypatch.setattr(module, "HELD", 1000)
+    guards = Guards()
+    made = guards.placed({"x": torch.zeros(200), "y": torch.zeros(40)})
+    for tensor in made.values():
+        tensor.fill_(1.0)
+    guards.renew()
+    assert guards.changed_inputs() == []
+    made["x"][0] = 2.0
+    assert guards.changed_inputs() == ["x"]
+
+
 def test_buffers_of_old_calls_are_let_go(monkeypatch):
     monkeypatch.setattr(module, "HELD", 5 * (2 * BAND + 40))
     guards = Guards()

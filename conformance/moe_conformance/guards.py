@@ -148,8 +148,10 @@ class Guards:
 
     def renew(self) -> None:
         """The inputs hold what they should hold from now on: a property has written to them."""
-        for buffer in list(self._inputs.values()):
-            self._remember(replace(buffer, before=None))
+        forgotten = {pointer: replace(buffer, before=None) for pointer, buffer in self._inputs.items()}
+        self._inputs.update(forgotten)  # all of them first: what is remembered counts against HELD
+        for buffer in forgotten.values():
+            self._remember(buffer)
 
     def changed_inputs(self) -> list[str]:
         """The inputs that were written to, by name. One host read for each device."""

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ..registry import Property, all_properties, make_trial, run_trial
 from ..trial import NonConformance
 
 BATCH = 3  # problems in a row of a part that is filed under the mutant's own stage; others take one at a time
+PATIENCE = 150  # problems before those of gigabytes get their turn: nine mutants in ten are killed by then
 AFTER = 6  # problems that every property gets after the first kill, to see who else notices
 AFTER_SECONDS = 1.5  # and the time for all of them together
 
@@ -111,16 +113,23 @@ def relevant(found: list[Queue], stage: str) -> list[Queue]:
 
 
 def ring(chosen: list[Queue], stage: str) -> Iterator[tuple[Queue, Problem]]:
-    """All problems of all queues, a few of each in turn; gigabytes after everything else."""
-    for large in (False, True):
-        waiting = deque((queue, deque(queue.problems)) for queue in chosen if queue.prop.kind.large is large)
-        while waiting:
-            queue, left = waiting.popleft()
-            own = queue.prop.stage in watched_by(stage)
-            for _ in range(min(len(left), BATCH if own else 1)):
-                yield queue, left.popleft()
-            if left:
-                waiting.append((queue, left))
+    """All problems of all queues, a few of each in turn; those of gigabytes after `PATIENCE` others."""
+    small = _turns([queue for queue in chosen if not queue.prop.kind.large], stage)
+    yield from islice(small, PATIENCE)
+    yield from _turns([queue for queue in chosen if queue.prop.kind.large], stage)
+    yield from small
+
+
+def _turns(chosen: list[Queue], stage: str) -> Iterator[tuple[Queue, Problem]]:
+    """All problems of these queues: a few of each in turn."""
+    waiting = deque((queue, deque(queue.problems)) for queue in chosen)
+    while waiting:
+        queue, left = waiting.popleft()
+        own = queue.prop.stage in watched_by(stage)
+        for _ in range(min(len(left), BATCH if own else 1)):
+            yield queue, left.popleft()
+        if left:
+            waiting.append((queue, left))
 
 
 def attempt(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Attempt:
