@@ -1,4 +1,5 @@
-"""Backends: where an implementation runs. cpu (Triton's interpreter), cuda, rocm. A missing one is never skipped."""
+"""Backends: where an implementation runs. cpu (Triton's interpreter), cuda, rocm, and exec:TARGET (AMD code executed on
+the CPU). A missing one is never skipped."""
 
 from __future__ import annotations
 
@@ -9,7 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-NAMES = ("cpu", "cuda", "rocm")
+from . import executed
+
+NAMES = ("cpu", "cuda", "rocm", *executed.NAMES)
+# What requirements, properties and declarations tell apart: all executed targets are one platform.
+PLATFORMS = ("cpu", "exec", "cuda", "rocm")
 
 
 class BackendMissing(RuntimeError):
@@ -25,7 +30,27 @@ class Backend:
 
     @property
     def is_gpu(self) -> bool:
-        return self.name != "cpu"
+        return self.device != "cpu"
+
+    @property
+    def target(self) -> str | None:
+        """The AMD target whose code is executed here, None elsewhere."""
+        return self.name.removeprefix(executed.PREFIX) if self.name in executed.NAMES else None
+
+    @property
+    def platform(self) -> str:
+        """One of PLATFORMS."""
+        return executed.PLATFORM if self.target else self.name
+
+    @property
+    def interprets(self) -> bool:
+        """Whether Triton's kernels run in its interpreter."""
+        return self.name == "cpu"
+
+    def start(self) -> None:
+        """Make this process run kernels here: an executed target becomes Triton's device. Once, before any kernel."""
+        if self.target:
+            executed.install(self.target)
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -48,8 +73,8 @@ def resolve(name: str) -> Backend:
     present = _accelerator()
     if name == "auto":
         name = present or "cpu"
-    if name == "cpu":
-        return Backend("cpu", "cpu")
+    if name == "cpu" or name in executed.NAMES:
+        return Backend(name, "cpu")
     if present != name:
         build = f"torch {torch.__version__}"
         found = f"a {present} device" if present else "no accelerator"
@@ -77,6 +102,8 @@ def _installed(package: str) -> str | None:
 
 def architecture(backend: Backend) -> str:
     """The device's architecture, such as "sm_90", "gfx942:sramecc+:xnack-" or "x86_64"."""
+    if backend.target:
+        return backend.target
     if not backend.is_gpu:
         return platform.machine()
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -101,6 +128,9 @@ def describe(backend: Backend) -> dict[str, object]:
         facts["architecture"] = architecture(backend)
         facts["memory_bytes"] = properties.total_memory
         facts["devices"] = torch.cuda.device_count()
+    elif backend.target:
+        facts |= executed.facts(backend.target)
+        facts["cores"] = os.cpu_count()
     else:
         facts["device"] = f"{platform.processor() or platform.machine()}, Triton interpreter"
         facts["architecture"] = architecture(backend)

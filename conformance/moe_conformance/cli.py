@@ -56,7 +56,7 @@ def _waivers(path: Path | None, implementation: str, backend: Backend) -> Waiver
         entries = read_waivers(path)
     except WaiversInvalid as error:
         raise click.UsageError(str(error)) from error
-    return Waivers(entries, implementation, backend.name, architecture(backend), utc_today(), path)
+    return Waivers(entries, implementation, backend.platform, architecture(backend), utc_today(), path)
 
 
 def _console() -> Console:
@@ -74,8 +74,9 @@ def _prepared(backend_name: str, implementation_name: str) -> tuple[Backend, Imp
         implementation = load(implementation_name)
     except (BackendMissing, UnknownImplementation, ImportError, TypeError) as error:
         raise click.UsageError(str(error)) from error
-    if backend.name not in implementation.declaration.backends:
+    if backend.platform not in implementation.declaration.backends:
         raise click.UsageError(f"{implementation_name} does not run on {backend.name}")
+    backend.start()
     return backend, implementation
 
 
@@ -145,7 +146,7 @@ def run(
 
 
 def _interpreter_problems(implementation: Implementation, backend: Backend) -> list[str]:
-    if backend.name != "cpu" or not implementation.declaration.uses_triton:
+    if not backend.interprets or not implementation.declaration.uses_triton:
         return []
     return [f"the interpreter's self-check failed: {text}" for text in interpreter.self_check()]
 
@@ -177,7 +178,7 @@ def replay(implementation: str, backend: str, waivers_file: Path | None, case: s
         raise click.UsageError(f"CASE is not a problem: {error}") from error
     found, made = _prepared(backend, implementation)
     declaration = made.declaration
-    if found.name not in prop.backends:
+    if found.platform not in prop.backends:
         raise click.UsageError(f"{prop.name} is checked on {', '.join(prop.backends)} only, not on {found.name}")
     if not set(prop.stages) <= set(declaration.stages) or not all(getattr(declaration, n) for n in prop.needs):
         raise click.UsageError(f"{implementation} does not declare what {prop.name} needs")
@@ -220,7 +221,7 @@ def doctor(backend: str, implementation: str) -> None:
         except BackendMissing as error:
             table.add_row(f"backend {name}", f"missing: {error}")
     failures = _interpreter_problems(made, found)
-    if found.name == "cpu" and made.declaration.uses_triton:
+    if found.interprets and made.declaration.uses_triton:
         table.add_row("interpreter", "; ".join(failures) or f"self-check passed; repaired: {interpreter.REPAIR}")
     console.print(table)
     sys.exit(EXIT_FAILED if failures else 0)

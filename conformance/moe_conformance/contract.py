@@ -9,7 +9,7 @@ from pathlib import Path
 
 _HEADING = re.compile(r"^### (?P<id>[A-Z]+-\d+) (?P<title>.+)$")
 _BACKENDS = re.compile(r"^Backends: (?P<names>[a-z, ]+)\.$")
-ALL_BACKENDS = ("cpu", "cuda", "rocm")
+ALL_BACKENDS = ("cpu", "exec", "cuda", "rocm")
 
 
 @dataclass(frozen=True)

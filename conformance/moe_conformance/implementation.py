@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from . import executed
 from .calibration import calibration
 from .formats import FORMATS, Format
 from .generate import Inputs
@@ -93,7 +94,7 @@ class Declaration:
     row_invariant: bool = False
     batch_invariant: bool = False
     uses_triton: bool = False
-    backends: tuple[str, ...] = ("cpu", "cuda", "rocm")
+    backends: tuple[str, ...] = ("cpu", "exec", "cuda", "rocm")
 
     def rounding(self, point: str, problem: Problem) -> Format | None:
         """The format a value is rounded to at `point`, None where it stays in fp32."""
@@ -161,7 +162,8 @@ class Guarded:
     With `guards`, tensor arguments and what the implementation allocates lie between guard bands, and `report` is told
     of every write outside of them or to an input after each call. `unguarded` is the implementation itself, for
     properties that expect an exception; `unbanded` is this object without bands, for those that look at launches,
-    captures, synchronisation or compilation, to which bands would add.
+    captures, synchronisation or compilation, to which bands would add. A fault of executed code is reported too, and
+    raised; that the executor does not know an instruction passes through: it is no fault of the implementation.
     """
 
     def __init__(
@@ -176,7 +178,7 @@ class Guarded:
 
     @property
     def unbanded(self) -> Guarded:
-        return Guarded(self.unguarded)
+        return Guarded(self.unguarded, report=self._report)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.unguarded, name)
@@ -189,6 +191,7 @@ class Guarded:
                 with Watched(self._guards):
                     found = method(*arguments, **named)
             except Exception as error:
+                self._explain(name, error)
                 raise ImplementationError(f"raised {type(error).__name__}: {error}") from error
             for requirement, message in self._guards.faults():
                 assert self._report is not None
@@ -196,6 +199,14 @@ class Guarded:
             return found
 
         return call
+
+
+    def _explain(self, name: str, error: Exception) -> None:
+        if executed.not_modelled(error):
+            raise error
+        found = executed.judged(error)
+        if found is not None and self._report is not None:
+            self._report(found[0], f"{name}: {found[1]}")
 
 
 def _placed(argument: object, guards: Guards) -> object:

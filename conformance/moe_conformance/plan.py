@@ -30,7 +30,7 @@ def chosen_properties(options: RunOptions, backend: Backend, declaration: Declar
         prop
         for prop in all_properties().values()
         if prop.stage in wanted
-        and backend.name in prop.backends
+        and backend.platform in prop.backends
         and set(prop.stages) <= set(declaration.stages)
         and all(getattr(declaration, need) for need in prop.needs)
         and (not prop.kind.activations or set(prop.kind.activations) & set(declaration.activations))

@@ -62,6 +62,7 @@ class Session:
             problems=options.moe_problems,
         )
         self.backend: Backend = resolve(options.moe_backend)
+        self.backend.start()
         self.implementation: Implementation = load(options.moe_implementation)
         self.profile: Profile = profile(options.moe_profile, self.backend)
         self.properties = chosen_properties(self.options, self.backend, self.implementation.declaration)
@@ -74,7 +75,7 @@ class Session:
             return None
         on = date.fromisoformat(day) if day else waivers.today()
         name, found = self.options.implementation, self.backend
-        return waivers.Waivers(waivers.read(Path(path)), name, found.name, architecture(found), on, Path(path))
+        return waivers.Waivers(waivers.read(Path(path)), name, found.platform, architecture(found), on, Path(path))
 
     @property
     def log(self) -> RunLog:

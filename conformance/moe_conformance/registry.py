@@ -54,7 +54,7 @@ def conforms(
     stages: tuple[str, ...],
     problems: str,
     share: float = 1.0,
-    backends: tuple[str, ...] = ("cpu", "cuda", "rocm"),
+    backends: tuple[str, ...] = ("cpu", "exec", "cuda", "rocm"),
     needs: tuple[str, ...] = (),
     accepts: Callable[[Problem], bool] = lambda problem: True,
     dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16"),

@@ -146,7 +146,7 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         reasons.insert(0, f"{len(collected.failures)} properties failed")
     failed = bool(reasons)
     commit, dirty = git_state(Path(__file__).parent)
-    uses_interpreter = plan.backend.name == "cpu" and declaration.uses_triton
+    uses_interpreter = plan.backend.interprets and declaration.uses_triton
     return Record(
         spec_digest=spec_digest(),
         implementation=options.implementation,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from . import oracle
+from . import executed, oracle
 from .backends import Backend
 from .formats import FORMATS
 from .generate import Inputs, generate
@@ -62,8 +62,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.guards = None if self.large else Guards()
-        if self.guards is not None:
-            self.implementation = Guarded(self.implementation.unguarded, self.guards, self._memory_fault)
+        self.implementation = Guarded(self.implementation.unguarded, self.guards, self._memory_fault)
         self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward, guards=self.guards)
         # The oracle reads tensors of its own: an implementation that writes to its inputs cannot change its judge.
         # Only problems of gigabytes share them; MEM-1 watches over the inputs of the others.
@@ -132,9 +131,12 @@ class Trial:
         if self.guards is not None and self.verdicts and not self.failed:
             self.expect(INSIDE, True, "")
             self.expect(UNCHANGED, True, "")
+        if self.backend.target and self.verdicts and not self.failed:
+            self.expect(executed.GLOBAL, True, "")
+            self.expect(executed.SHARED, True, "")
 
     def _add(self, verdict: Verdict) -> None:
-        if verdict.requirement not in (*self.requirements, INSIDE, UNCHANGED):
+        if verdict.requirement not in (*self.requirements, INSIDE, UNCHANGED, executed.GLOBAL, executed.SHARED):
             raise RuntimeError(f"{self.property_name} does not name {verdict.requirement} among its requirements")
         verdict = self._waived(verdict)
         self.verdicts.append(verdict)

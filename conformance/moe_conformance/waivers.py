@@ -49,7 +49,7 @@ class Waiver(BaseModel):
 
     id: Text
     implementation: Text
-    backend: list[Literal["cpu", "cuda", "rocm"]]
+    backend: list[Literal["cpu", "exec", "cuda", "rocm"]]
     architecture: Text | None = None
     requirement: str
     property: str | None = None

@@ -35,14 +35,21 @@ def require_runnable(kernel: object, device: torch.device) -> None:
         )
 
 
+def _device_shared_memory(index: int | None) -> int:
+    # A driver whose device is the CPU (a simulator) is asked anew: it may become another device's.
+    if index is None:
+        return int(triton.runtime.driver.active.utils.get_device_properties(0)["max_shared_mem"])
+    return _remembered_shared_memory(index)
+
+
 @lru_cache(maxsize=64)
-def _device_shared_memory(index: int) -> int:
+def _remembered_shared_memory(index: int) -> int:
     return int(triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 def shared_memory_limit(kernel: object, device: torch.device) -> int | None:
-    """Bytes of shared memory one program may use; None where kernels run on the host."""
-    if device.type == "cpu" or is_interpreted(kernel):
+    """Bytes of shared memory one program may use; None where Triton interprets kernels on the host."""
+    if is_interpreted(kernel):
         return None
     return _device_shared_memory(device.index)
 

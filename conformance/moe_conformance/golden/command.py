@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..backends import Backend
+from ..backends import NAMES, Backend
 from ..implementation import Implementation
 from .corpus import CorpusError, read_manifest
 from .regressions import Replayed, promote, read_regressions, replay
@@ -60,7 +60,7 @@ def golden() -> None:
 
 @golden.command()
 @click.option("--implementation", default="tritonmoe", show_default=True, metavar="NAME|module:factory")
-@click.option("--backend", default="auto", show_default=True, type=click.Choice(("cpu", "cuda", "rocm", "auto")))
+@click.option("--backend", default="auto", show_default=True, type=click.Choice([*NAMES, "auto"]))
 @corpus_option
 def verify(implementation: str, backend: str, corpus: Path) -> None:
     """Check the corpus, the oracle and an implementation against each other; then run every regression."""

@@ -135,7 +135,7 @@ def replay(regression: Regression, implementation: Implementation, name: str, ba
     """Run one regression as `moe-conformance replay` does."""
     prop, problem, declaration = all_properties()[regression.property], regression.parsed(), implementation.declaration
     declared = set(prop.stages) <= set(declaration.stages) and all(getattr(declaration, need) for need in prop.needs)
-    if backend.name not in prop.backends or not declared or not declaration.supports(problem, prop.kind):
+    if backend.platform not in prop.backends or not declared or not declaration.supports(problem, prop.kind):
         return Replayed(regression, "left out", "not declared, or for another backend")
     trial = make_trial(prop, problem, implementation, name, backend)
     try:

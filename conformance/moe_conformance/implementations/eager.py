@@ -26,6 +26,7 @@ class Eager:
         rounds=frozenset({"gate_up", "activation", "h", "y", "shared"}),
         # Vendor GEMMs may split K; each partial sum is rounded once more.
         splits=64,
+        backends=("cpu", "cuda", "rocm"),  # no Triton: nothing to execute
     )
 
     def __init__(self) -> None:

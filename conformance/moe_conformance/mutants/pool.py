@@ -111,7 +111,7 @@ def preload(backend: Backend) -> None:
     torch.set_num_threads(1)
     for name in ("triton", "triton.language", "moe_conformance.registry", "moe_conformance.implementations.eager"):
         importlib.import_module(name)
-    if backend.name == "cpu":
+    if backend.interprets:
         importlib.import_module("triton.runtime.interpreter")
     if PACKAGE in sys.modules:
         raise RuntimeError(f"{PACKAGE} is imported already: children could not import a mutated copy")
@@ -143,6 +143,7 @@ def _child(task: Task, place: Place, sending: Connection) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
+    backend.start()
     build(task.mutant.edits if task.mutant else (), folder)
     sys.path.insert(0, str(folder))
     implementation = load(NAME)

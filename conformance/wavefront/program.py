@@ -1,0 +1,107 @@
+"""A kernel translated for execution: straight blocks of steps, and what ends each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .assembly import Instruction, Kernel, parse
+from .faults import AssemblyError, UnsupportedInstruction
+from .semantics.table import Step, build
+from .target import Target, target
+
+# Instructions after which another one than the next may run, for some waves or all.
+_ENDS = ("s_branch", "s_cbranch_", "s_endpgm", "s_barrier", "s_setpc", "s_swappc", "s_call", "s_trap")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps of instructions `first`, `first + 1`, ... ; the last one may set the waves' program counters."""
+
+    first: int
+    steps: tuple[Step, ...]
+    ends: bool
+
+
+@dataclass
+class Program:
+    """kernel: as parsed. blocks: by index of their first instruction. cell: bytes of the narrowest LDS access."""
+
+    kernel: Kernel
+    target: Target
+    blocks: dict[int, Block]
+    registers: int
+    accumulators: int
+    cell: int
+
+
+def ends_block(insn: Instruction) -> bool:
+    return insn.mnemonic.startswith(_ENDS) and insn.mnemonic != "s_barrier_signal"
+
+
+def translate(kernel: Kernel) -> Program:
+    """Raises UnsupportedInstruction with the text of the first instruction that is not modelled, and AssemblyError."""
+    chosen = target(kernel.target)
+    _check_modes(kernel)
+    for insn in kernel.instructions:
+        for each in (insn, insn.second):
+            for operand in each.operands if each else ():
+                if operand.kind == "label" and operand.text not in kernel.labels:
+                    raise AssemblyError(f"there is no label {operand.text}: `{insn.text}`")
+    steps = [build(insn, chosen) for insn in kernel.instructions]
+    starts = {0, *kernel.labels.values()}
+    starts |= {i + 1 for i, insn in enumerate(kernel.instructions) if ends_block(insn)}
+    ordered = [*sorted(s for s in starts if s < len(steps)), len(steps)]
+    blocks = {}
+    for first, end in zip(ordered, ordered[1:], strict=False):
+        blocks[first] = Block(first, tuple(steps[first:end]), ends_block(kernel.instructions[end - 1]))
+    vectors, accumulators = _register_counts(kernel)
+    return Program(kernel, chosen, blocks, vectors, accumulators, _cell(kernel))
+
+
+@lru_cache(maxsize=512)
+def translated(text: str) -> Program:
+    """parse and translate, remembered by the text."""
+    return translate(parse(text))
+
+
+# The floating-point modes that the semantics assume: round to nearest even, subnormals kept, and NaN handling as is.
+_MODES = {
+    "float_round_mode_32": 0,
+    "float_round_mode_16_64": 0,
+    "float_denorm_mode_32": 3,
+    "float_denorm_mode_16_64": 3,
+    "fp16_overflow": 0,
+    "tg_split": 0,
+}
+
+
+def _check_modes(kernel: Kernel) -> None:
+    for name, wanted in _MODES.items():
+        if kernel.descriptor.get(name, wanted) != wanted:
+            raise UnsupportedInstruction(
+                f"{kernel.name} asks for .amdhsa_{name} {kernel.descriptor[name]}; only {wanted} is modelled"
+            )
+
+
+def _register_counts(kernel: Kernel) -> tuple[int, int]:
+    """Vector registers and accumulators that the text names. (The descriptor's counts are symbols in some texts.)"""
+    highest = {"v": 0, "a": -1}
+    for insn in kernel.instructions:
+        for each in (insn, insn.second):
+            for operand in each.operands if each else ():
+                if operand.kind in highest:
+                    highest[operand.kind] = max(highest[operand.kind], operand.index + operand.count - 1)
+    # Two more: an instruction may name one register and use the next ones too.
+    return highest["v"] + 1, highest["a"] + 1
+
+
+_NARROW = (("_b8", 1), ("_u8", 1), ("_i8", 1), ("_b16", 2), ("_u16", 2), ("_i16", 2))
+
+
+def _cell(kernel: Kernel) -> int:
+    found = 4
+    for insn in kernel.instructions:
+        if insn.mnemonic.startswith("ds_"):
+            found = min([found, *(size for ending, size in _NARROW if ending in insn.mnemonic)])
+    return found

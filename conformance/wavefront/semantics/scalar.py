@@ -1,0 +1,552 @@
+"""Scalar arithmetic: one value a wave. Lane masks that pass through scalar registers stay masks (see machine.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..assembly import EXEC, Instruction, Operand
+from ..target import Target
+from . import floats
+from .operands import DTYPES, Reader, mask_source, scalar_destination, source, width
+from .table import Step, add, alias, instruction
+from .vector import byte_permute, leading_zeros, reverse_bits, sign_leading, trailing_zeros
+
+if TYPE_CHECKING:
+    from ..executor import Run
+
+Array = NDArray[Any]
+U32, U64, I64 = np.uint32, np.uint64, np.int64
+ALL = U64(0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A function of arrays (waves, 1); result and sources by kind. It returns the result, or with `scc` also the flag:
+    "own" (a second value of the function) or "nonzero" (whether the result is not 0)."""
+
+    function: Callable[..., Any]
+    result: str
+    sources: tuple[str, ...]
+    scc: str = ""
+
+
+def set_scc(run: Run, flag: Array) -> None:
+    np.copyto(run.machine.scc, flag, where=run.machine.live)
+
+
+def _build(insn: Instruction, op: Scalar) -> Step:
+    into, *operands = insn.operands
+    if len(operands) != len(op.sources):
+        raise insn.unsupported(f"{len(op.sources)} sources are modelled")
+    readers = [source(insn, o, kind) for o, kind in zip(operands, op.sources, strict=True)]
+    write, function = scalar_destination(insn, into, width(op.result)), op.function
+    unsigned = np.uint32 if width(op.result) == 32 else np.uint64
+
+    def plain(run: Run) -> None:
+        write(run, function(*(reader(run) for reader in readers)).view(unsigned))
+
+    def flagged(run: Run) -> None:
+        value, flag = function(*(reader(run) for reader in readers))
+        write(run, value.view(unsigned))
+        set_scc(run, flag)
+
+    def nonzero(run: Run) -> None:
+        value = function(*(reader(run) for reader in readers))
+        write(run, value.view(unsigned))
+        set_scc(run, value != 0)
+
+    return {"": plain, "own": flagged, "nonzero": nonzero}[op.scc]
+
+
+def _add_u32(a: Array, b: Array) -> tuple[Array, Array]:
+    total = a + b
+    return total, total < a
+
+
+def _addc(run: Run, a: Array, b: Array) -> tuple[Array, Array]:
+    total = a.astype(U64) + b + run.machine.scc
+    return total.astype(U32), total > ALL
+
+
+def _sub_u32(a: Array, b: Array) -> tuple[Array, Array]:
+    return a - b, b > a
+
+
+def _subb(run: Run, a: Array, b: Array) -> tuple[Array, Array]:
+    subtrahend = b.astype(U64) + run.machine.scc
+    return (a.astype(U64) - subtrahend).astype(U32), subtrahend > a
+
+
+def _add_i32(a: Array, b: Array) -> tuple[Array, Array]:
+    total = a + b
+    return total, ((a ^ total) & (b ^ total)) < 0
+
+
+def _sub_i32(a: Array, b: Array) -> tuple[Array, Array]:
+    total = a - b
+    return total, ((a ^ b) & (a ^ total)) < 0
+
+
+def _choice(function: Any, strictly: Any) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """min or max; the flag says that the first operand was taken."""
+    return lambda a, b: (function(a, b), strictly(a, b))
+
+
+def _abs(x: Array) -> tuple[Array, Array]:
+    found = np.abs(x)
+    return found, found != 0
+
+
+def _shift_add(by: int) -> Callable[[Array, Array], tuple[Array, Array]]:
+    def function(a: Array, b: Array) -> tuple[Array, Array]:
+        total = (a.astype(U64) << U64(by)) + b
+        return total.astype(U32), total > ALL
+
+    return function
+
+
+def _field(x: Array, spec: Array, bits: int) -> tuple[Array, Array]:
+    """Offset and width of a bit field as shift counts."""
+    offset = spec & U32(bits - 1)
+    size = np.minimum((spec >> U32(16)) & U32(0x7F), U32(bits))
+    return offset, size
+
+
+def _bfe_u32(x: Array, spec: Array) -> Array:
+    offset, size = _field(x, spec, 32)
+    return ((x.astype(U64) >> offset.astype(U64)) & ((U64(1) << size.astype(U64)) - U64(1))).astype(U32)
+
+
+def _bfe_i32(x: Array, spec: Array) -> Array:
+    offset, size = _field(x, spec, 32)
+    value = (x.astype(I64) >> offset.astype(I64)) & ((I64(1) << size.astype(I64)) - I64(1))
+    sign = np.where(size > 0, I64(1) << np.maximum(size.astype(I64) - 1, 0), I64(0))
+    return ((value ^ sign) - sign).astype(np.int32)
+
+
+def _bfe_u64(x: Array, spec: Array) -> Array:
+    offset, size = _field(x, spec, 64)
+    size = size.astype(U64)
+    field = np.where(size >= 64, ~U64(0), (U64(1) << (size & U64(63))) - U64(1))
+    return (x >> offset.astype(U64)) & field
+
+
+def _bfm_b32(size: Array, offset: Array) -> Array:
+    return ((U32(1) << (size & U32(31))) - U32(1)) << (offset & U32(31))
+
+
+def _bfm_b64(size: Array, offset: Array) -> Array:
+    return ((U64(1) << (size & U32(63)).astype(U64)) - U64(1)) << (offset & U32(63)).astype(U64)
+
+
+def _pack(left: int, right: int) -> Callable[[Array, Array], Array]:
+    """Halves of two registers side by side; left, right: which half of each."""
+    return lambda a, b: ((a >> U32(16 * left)) & U32(0xFFFF)) | (((b >> U32(16 * right)) & U32(0xFFFF)) << U32(16))
+
+
+def _ctz64(x: Array) -> Array:
+    low, high = x.astype(U32), (x >> U64(32)).astype(U32)
+    return np.where(low != 0, trailing_zeros(low), np.where(high != 0, trailing_zeros(high) + U32(32), U32(0xFFFFFFFF)))
+
+
+def _clz64(x: Array) -> Array:
+    low, high = x.astype(U32), (x >> U64(32)).astype(U32)
+    return np.where(high != 0, leading_zeros(high), np.where(low != 0, leading_zeros(low) + U32(32), U32(0xFFFFFFFF)))
+
+
+def _high(a: Array, b: Array) -> Array:
+    return ((a.astype(U64) * b) >> U64(32)).astype(U32)
+
+
+def _high_signed(a: Array, b: Array) -> Array:
+    return ((a.astype(I64) * b) >> I64(32)).astype(np.int32)
+
+
+U, I, L = ("u32", "u32"), ("i32", "i32"), ("u64", "u64")
+F = ("f32", "f32")
+_FIVE, _SIX = U32(31), U32(63)
+
+_TABLE: dict[str, Scalar] = {
+    "s_brev_b32": Scalar(reverse_bits, "u32", ("u32",)),
+    "s_abs_i32": Scalar(_abs, "i32", ("i32",), "own"),
+    "s_sext_i32_i16": Scalar(lambda x: x.astype(np.int16).astype(np.int32), "i32", ("u32",)),
+    "s_sext_i32_i8": Scalar(lambda x: x.astype(np.int8).astype(np.int32), "i32", ("u32",)),
+    "s_bcnt1_i32_b32": Scalar(lambda x: np.bitwise_count(x).astype(U32), "u32", ("u32",), "nonzero"),
+    "s_bcnt1_i32_b64": Scalar(lambda x: np.bitwise_count(x).astype(U32), "u32", ("u64",), "nonzero"),
+    "s_ff1_i32_b32": Scalar(trailing_zeros, "u32", ("u32",)),
+    "s_ff1_i32_b64": Scalar(_ctz64, "u32", ("u64",)),
+    "s_flbit_i32_b32": Scalar(leading_zeros, "u32", ("u32",)),
+    "s_flbit_i32_b64": Scalar(_clz64, "u32", ("u64",)),
+    "s_flbit_i32": Scalar(sign_leading, "u32", ("i32",)),
+    "s_add_u32": Scalar(_add_u32, "u32", U, "own"),
+    "s_sub_u32": Scalar(_sub_u32, "u32", U, "own"),
+    "s_add_i32": Scalar(_add_i32, "i32", I, "own"),
+    "s_sub_i32": Scalar(_sub_i32, "i32", I, "own"),
+    "s_mul_i32": Scalar(np.multiply, "u32", U),
+    "s_mul_hi_u32": Scalar(_high, "u32", U),
+    "s_mul_hi_i32": Scalar(_high_signed, "i32", I),
+    "s_mul_u64": Scalar(np.multiply, "u64", L),
+    "s_add_u64": Scalar(np.add, "u64", L),
+    "s_sub_u64": Scalar(np.subtract, "u64", L),
+    "s_lshl_b32": Scalar(lambda x, s: x << (s & _FIVE), "u32", U, "nonzero"),
+    "s_lshr_b32": Scalar(lambda x, s: x >> (s & _FIVE), "u32", U, "nonzero"),
+    "s_ashr_i32": Scalar(lambda x, s: x >> (s & np.int32(31)), "i32", I, "nonzero"),
+    "s_lshl_b64": Scalar(lambda x, s: x << (s & _SIX).astype(U64), "u64", ("u64", "u32"), "nonzero"),
+    "s_lshr_b64": Scalar(lambda x, s: x >> (s & _SIX).astype(U64), "u64", ("u64", "u32"), "nonzero"),
+    "s_ashr_i64": Scalar(lambda x, s: x >> (s & _SIX).astype(I64), "i64", ("i64", "u32"), "nonzero"),
+    "s_min_u32": Scalar(_choice(np.minimum, np.less), "u32", U, "own"),
+    "s_max_u32": Scalar(_choice(np.maximum, np.greater), "u32", U, "own"),
+    "s_min_i32": Scalar(_choice(np.minimum, np.less), "i32", I, "own"),
+    "s_max_i32": Scalar(_choice(np.maximum, np.greater), "i32", I, "own"),
+    "s_bfe_u32": Scalar(_bfe_u32, "u32", U, "nonzero"),
+    "s_bfe_i32": Scalar(_bfe_i32, "i32", U, "nonzero"),
+    "s_bfe_u64": Scalar(_bfe_u64, "u64", ("u64", "u32"), "nonzero"),
+    "s_bfm_b32": Scalar(_bfm_b32, "u32", U),
+    "s_bfm_b64": Scalar(_bfm_b64, "u64", U),
+    "s_pack_ll_b32_b16": Scalar(_pack(0, 0), "u32", U),
+    "s_pack_lh_b32_b16": Scalar(_pack(0, 1), "u32", U),
+    "s_pack_hl_b32_b16": Scalar(_pack(1, 0), "u32", U),
+    "s_pack_hh_b32_b16": Scalar(_pack(1, 1), "u32", U),
+    "s_bitreplicate_b64_b32": Scalar(lambda x: _doubled_bits(x), "u64", ("u32",)),
+    # float32 on the scalar unit: gfx12, and gfx11.5
+    "s_add_f32": Scalar(np.add, "f32", F),
+    "s_sub_f32": Scalar(np.subtract, "f32", F),
+    "s_mul_f32": Scalar(np.multiply, "f32", F),
+    "s_max_num_f32": Scalar(floats.maximum, "f32", F),
+    "s_min_num_f32": Scalar(floats.minimum, "f32", F),
+    "s_trunc_f32": Scalar(np.trunc, "f32", ("f32",)),
+    "s_floor_f32": Scalar(np.floor, "f32", ("f32",)),
+    "s_ceil_f32": Scalar(np.ceil, "f32", ("f32",)),
+    "s_rndne_f32": Scalar(np.rint, "f32", ("f32",)),
+    "s_cvt_f32_u32": Scalar(lambda x: x.astype(np.float32), "f32", ("u32",)),
+    "s_cvt_f32_i32": Scalar(lambda x: x.astype(np.float32), "f32", ("i32",)),
+    "s_cvt_u32_f32": Scalar(lambda x: floats.to_integer(x, np.uint32), "u32", ("f32",)),
+    "s_cvt_i32_f32": Scalar(lambda x: floats.to_integer(x, np.int32), "i32", ("f32",)),
+    "v_s_rcp_f32": Scalar(lambda x: (1.0 / x.astype(np.float64)).astype(np.float32), "f32", ("f32",)),
+    "v_s_exp_f32": Scalar(lambda x: np.exp2(x.astype(np.float64)).astype(np.float32), "f32", ("f32",)),
+    "v_s_log_f32": Scalar(lambda x: np.log2(x.astype(np.float64)).astype(np.float32), "f32", ("f32",)),
+    "v_s_sqrt_f32": Scalar(np.sqrt, "f32", ("f32",)),
+    "v_s_rsq_f32": Scalar(lambda x: (1.0 / np.sqrt(x.astype(np.float64))).astype(np.float32), "f32", ("f32",)),
+}
+for _by in (1, 2, 3, 4):
+    _TABLE[f"s_lshl{_by}_add_u32"] = Scalar(_shift_add(_by), "u32", U, "own")
+
+
+def _doubled_bits(x: Array) -> Array:
+    found = np.zeros(np.shape(x), dtype=U64)
+    for bit in range(32):
+        found |= ((x.astype(U64) >> U64(bit)) & U64(1)) * U64(3 << (2 * bit))
+    return found
+
+
+def _register(name: str, op: Scalar) -> None:
+    add(name, lambda insn, target: _build(insn, op))
+
+
+for _name, _op in _TABLE.items():
+    _register(_name, _op)
+
+for _new, _old in {
+    "s_add_co_u32": "s_add_u32",
+    "s_add_co_i32": "s_add_i32",
+    "s_sub_co_u32": "s_sub_u32",
+    "s_sub_co_i32": "s_sub_i32",
+    "s_add_co_ci_u32": "s_addc_u32",
+    "s_sub_co_ci_u32": "s_subb_u32",
+    "s_add_nc_u64": "s_add_u64",
+    "s_sub_nc_u64": "s_sub_u64",
+    "s_and_not1_b32": "s_andn2_b32",
+    "s_or_not1_b32": "s_orn2_b32",
+    "s_and_not1_b64": "s_andn2_b64",
+    "s_or_not1_b64": "s_orn2_b64",
+    "s_and_not1_saveexec_b32": "s_andn2_saveexec_b32",
+    "s_ctz_i32_b32": "s_ff1_i32_b32",
+    "s_ctz_i32_b64": "s_ff1_i32_b64",
+    "s_clz_i32_u32": "s_flbit_i32_b32",
+    "s_clz_i32_u64": "s_flbit_i32_b64",
+    "s_cls_i32": "s_flbit_i32",
+}.items():
+    alias(_new, _old)
+
+
+# -- carries, selection, constants in the instruction -----------------------------------------------------------------------
+
+
+def _with_carry(name: str, function: Callable[[Run, Array, Array], tuple[Array, Array]]) -> None:
+    def builder(insn: Instruction, target: Target) -> Step:
+        into, left, right = insn.operands
+        a, b, write = source(insn, left, "u32"), source(insn, right, "u32"), scalar_destination(insn, into, 32)
+
+        def step(run: Run) -> None:
+            value, flag = function(run, a(run), b(run))
+            write(run, value)
+            set_scc(run, flag)
+
+        return step
+
+    add(name, builder)
+
+
+_with_carry("s_addc_u32", _addc)
+_with_carry("s_subb_u32", _subb)
+
+
+@instruction("s_cselect_b32", "s_cselect_b64", "s_cmov_b32", "s_cmov_b64")
+def _cselect(insn: Instruction, target: Target) -> Step:
+    operands = insn.operands
+    if insn.mnemonic.startswith("s_cmov"):
+        operands = (operands[0], operands[1], operands[0])
+    into, if_set, if_clear = operands
+    bits = 32 if insn.mnemonic.endswith("32") else 64
+    kind = f"u{bits}"
+    a, b, write = source(insn, if_set, kind), source(insn, if_clear, kind), scalar_destination(insn, into, bits)
+    return lambda run: write(run, np.where(run.machine.scc, a(run), b(run)))
+
+
+def _short(operand: Operand) -> int:
+    """The 16-bit constant of a K instruction, sign-extended, from a literal that may be written either way."""
+    return (operand.value & 0xFFFF ^ 0x8000) - 0x8000
+
+
+@instruction("s_movk_i32")
+def _movk(insn: Instruction, target: Target) -> Step:
+    into, constant = insn.operands
+    value = np.array(_short(constant), dtype=np.int32).view(U32)
+    write = scalar_destination(insn, into, 32)
+    return lambda run: write(run, value)
+
+
+@instruction("s_addk_i32", "s_addk_co_i32", "s_mulk_i32")
+def _addk(insn: Instruction, target: Target) -> Step:
+    into, constant = insn.operands
+    value = np.array(_short(constant), dtype=np.int32)
+    read, write = source(insn, into, "i32"), scalar_destination(insn, into, 32)
+    if insn.mnemonic == "s_mulk_i32":
+        return lambda run: write(run, (read(run) * value).view(U32))
+
+    def step(run: Run) -> None:
+        total, flag = _add_i32(read(run), value)
+        write(run, total.view(U32))
+        set_scc(run, flag)
+
+    return step
+
+
+@instruction("s_fmac_f32", "s_fmamk_f32", "s_fmaak_f32")
+def _fmac(insn: Instruction, target: Target) -> Step:
+    into, *operands = insn.operands
+    if insn.mnemonic == "s_fmac_f32":
+        operands = [*operands, into]
+    a, b, c = (source(insn, o, "f32") for o in operands)
+    write = scalar_destination(insn, into, 32)
+    return lambda run: write(run, floats.fma32(a(run), b(run), c(run)).view(U32))
+
+
+# -- comparisons ----------------------------------------------------------------------------------------------------------------
+
+_COMPARISONS = {
+    "eq": np.equal,
+    "lg": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+}
+
+
+def _comparison(name: str, function: Any, kind: str, *, constant: bool) -> None:
+    def builder(insn: Instruction, target: Target) -> Step:
+        left, right = insn.operands
+        a = source(insn, left, kind)
+        if constant:
+            number = _short(right) if kind == "i32" else right.value & 0xFFFF
+            value = np.array(number, dtype=DTYPES[kind])
+            return lambda run: set_scc(run, function(a(run), value))
+        b = source(insn, right, kind)
+        return lambda run: set_scc(run, function(a(run), b(run)))
+
+    add(name, builder)
+
+
+for _relation, _compare in _COMPARISONS.items():
+    for _kind in ("u32", "i32"):
+        _comparison(f"s_cmp_{_relation}_{_kind}", _compare, _kind, constant=False)
+        _comparison(f"s_cmpk_{_relation}_{_kind}", _compare, _kind, constant=True)
+    if _relation in ("eq", "lg"):
+        _comparison(f"s_cmp_{_relation}_u64", _compare, "u64", constant=False)
+    _comparison(f"s_cmp_{_relation}_f32", _compare, "f32", constant=False)
+for _negated, _compare in (("nlt", np.less), ("nle", np.less_equal), ("ngt", np.greater), ("nge", np.greater_equal)):
+    _comparison(f"s_cmp_{_negated}_f32", lambda a, b, f=_compare: ~f(a, b), "f32", constant=False)
+_comparison("s_cmp_neq_f32", np.not_equal, "f32", constant=False)
+
+
+def _bit_comparison(name: str, *, wanted: int, bits: int) -> None:
+    def builder(insn: Instruction, target: Target) -> Step:
+        left, right = insn.operands
+        a, b = source(insn, left, f"u{bits}"), source(insn, right, "u32")
+        dtype, limit = DTYPES[f"u{bits}"], U32(bits - 1)
+        return lambda run: set_scc(run, ((a(run) >> (b(run) & limit).astype(dtype)) & dtype(1)) == wanted)
+
+    add(name, builder)
+
+
+for _wanted in (0, 1):
+    for _bits in (32, 64):
+        _bit_comparison(f"s_bitcmp{_wanted}_b{_bits}", wanted=_wanted, bits=_bits)
+
+
+@instruction("s_bitset0_b32", "s_bitset1_b32")
+def _bitset(insn: Instruction, target: Target) -> Step:
+    into, place = insn.operands
+    read, at, write = source(insn, into, "u32"), source(insn, place, "u32"), scalar_destination(insn, into, 32)
+    if insn.mnemonic == "s_bitset1_b32":
+        return lambda run: write(run, read(run) | (U32(1) << (at(run) & _FIVE)))
+    return lambda run: write(run, read(run) & ~(U32(1) << (at(run) & _FIVE)))
+
+
+@instruction("s_getpc_b64", "s_sext_i64_i32")
+def _not_modelled(insn: Instruction, target: Target) -> Step:
+    raise insn.unsupported(f"{insn.mnemonic} is not modelled")
+
+
+# -- lane masks -------------------------------------------------------------------------------------------------------------------
+
+_LOGIC: dict[str, Callable[[Array, Array], Array]] = {
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "andn2": lambda a, b: a & ~b,
+    "orn2": lambda a, b: a | ~b,
+    "nand": lambda a, b: ~(a & b),
+    "nor": lambda a, b: ~(a | b),
+    "xnor": lambda a, b: ~(a ^ b),
+}
+
+
+def _mask_like(operand: Operand) -> bool:
+    return operand.kind == "s" or (operand.kind == "literal" and operand.value in (0, -1) and operand.inline is None)
+
+
+def _at_hand(run: Run, operand: Operand) -> bool:
+    return operand.kind == "literal" or run.machine.has_mask(operand.index)
+
+
+def _mask_write(run: Run, index: int, mask: Array) -> None:
+    run.machine.set_mask(index, mask)
+
+
+def any_lane(mask: Array) -> Array:
+    """bool (waves, 1)"""
+    found: Array = mask.any(axis=1, keepdims=True)
+    return found
+
+
+def _mask_logic(name: str, bits: int) -> None:
+    """A logical operation of the width of a lane mask: on masks where they are at hand, else on numbers."""
+    logic = _LOGIC[name]
+    scalar = _build
+
+    def builder(insn: Instruction, target: Target) -> Step:
+        into, left, right = insn.operands
+        numbers = scalar(insn, Scalar(logic, f"u{bits}", (f"u{bits}",) * 2, "nonzero"))
+        if bits != target.wave or not (_mask_like(left) and _mask_like(right)) or into.kind != "s":
+            return numbers
+        a, b = mask_source(insn, left, target.mask_registers), mask_source(insn, right, target.mask_registers)
+        literals = left.kind == "literal" and right.kind == "literal"
+
+        def step(run: Run) -> None:
+            wanted = into.index == EXEC or (_at_hand(run, left) and _at_hand(run, right))
+            if literals or not wanted:
+                numbers(run)
+                return
+            mask = logic(a(run), b(run))
+            set_scc(run, any_lane(mask))
+            _mask_write(run, into.index, mask)
+
+        return step
+
+    add(f"s_{name}_b{bits}", builder)
+
+
+def _move(bits: int) -> Callable[[Instruction, Target], Step]:
+    def builder(insn: Instruction, target: Target) -> Step:
+        into, value = insn.operands
+        numbers = _build(insn, Scalar(lambda x: x, f"u{bits}", (f"u{bits}",)))
+        if bits != target.wave or not _mask_like(value) or into.kind != "s":
+            return numbers
+        read: Reader = mask_source(insn, value, target.mask_registers)
+
+        def step(run: Run) -> None:
+            if into.index == EXEC or (value.kind == "s" and run.machine.has_mask(value.index)):
+                _mask_write(run, into.index, read(run))
+            else:
+                numbers(run)
+
+        return step
+
+    return builder
+
+
+def _not(bits: int) -> Callable[[Instruction, Target], Step]:
+    def builder(insn: Instruction, target: Target) -> Step:
+        into, value = insn.operands
+        numbers = _build(insn, Scalar(np.bitwise_not, f"u{bits}", (f"u{bits}",), "nonzero"))
+        if bits != target.wave or value.kind != "s" or into.kind != "s":
+            return numbers
+        read = mask_source(insn, value, target.mask_registers)
+
+        def step(run: Run) -> None:
+            if not run.machine.has_mask(value.index):
+                numbers(run)
+                return
+            mask = ~read(run)
+            set_scc(run, any_lane(mask))
+            _mask_write(run, into.index, mask)
+
+        return step
+
+    return builder
+
+
+for _bits in (32, 64):
+    for _name in _LOGIC:
+        _mask_logic(_name, _bits)
+    add(f"s_mov_b{_bits}", _move(_bits))
+    add(f"s_not_b{_bits}", _not(_bits))
+
+
+def _saveexec(name: str, logic: Callable[[Array, Array], Array]) -> None:
+    """Keep exec in scalar registers and combine it: exec = logic(source, old exec)."""
+
+    def builder(insn: Instruction, target: Target) -> Step:
+        into, operand = insn.operands
+        if into.kind != "s" or into.count * 32 != target.wave:
+            raise insn.unsupported("this destination")
+        read = mask_source(insn, operand, target.mask_registers)
+
+        def step(run: Run) -> None:
+            machine = run.machine
+            before, given = machine.exec, read(run)
+            machine.set_mask(into.index, before)
+            mask = logic(given, before)
+            set_scc(run, any_lane(mask))
+            machine.set_exec(mask)
+
+        return step
+
+    for bits in (32, 64):
+        add(name.format(bits=bits), builder)
+
+
+_saveexec("s_and_saveexec_b{bits}", lambda given, before: given & before)
+_saveexec("s_or_saveexec_b{bits}", lambda given, before: given | before)
+_saveexec("s_xor_saveexec_b{bits}", lambda given, before: given ^ before)
+# CDNA's andn2 and RDNA's and_not1 take the source and the complement of exec.
+_saveexec("s_andn2_saveexec_b{bits}", lambda given, before: given & ~before)
+_saveexec("s_andn1_saveexec_b{bits}", lambda given, before: ~given & before)
+_saveexec("s_and_not0_saveexec_b{bits}", lambda given, before: ~given & before)

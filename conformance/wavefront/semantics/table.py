@@ -1,0 +1,65 @@
+"""The table of instructions: a mnemonic's builder turns one parsed instruction into a function of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..assembly import Instruction
+from ..target import Target
+
+if TYPE_CHECKING:
+    from ..executor import Run
+
+Step = Callable[["Run"], None]
+Builder = Callable[[Instruction, Target], Step]
+
+_BUILDERS: dict[tuple[str, str], Builder] = {}
+_ALIASES: dict[str, str] = {}
+FAMILIES = ("cdna", "rdna")
+
+
+def instruction(*mnemonics: str, family: str = "") -> Callable[[Builder], Builder]:
+    """Register a builder for mnemonics without their encoding suffix; family: for one family alone."""
+
+    def register(builder: Builder) -> Builder:
+        for mnemonic in mnemonics:
+            add(mnemonic, builder, family)
+        return builder
+
+    return register
+
+
+def add(mnemonic: str, builder: Builder, family: str = "") -> None:
+    for each in (family,) if family else FAMILIES:
+        if (mnemonic, each) in _BUILDERS:
+            raise ValueError(f"{mnemonic} is registered twice for {each}")
+        _BUILDERS[mnemonic, each] = builder
+
+
+def alias(mnemonic: str, means: str) -> None:
+    """One name for another: the families renamed many instructions without changing them."""
+    _ALIASES[mnemonic] = means
+
+
+def supported(mnemonic: str, family: str) -> bool:
+    return (_ALIASES.get(mnemonic, mnemonic), family) in _BUILDERS
+
+
+def mnemonics(family: str) -> list[str]:
+    """Every mnemonic that is modelled for a family, aliases included."""
+    known = {name for name, each in _BUILDERS if each == family}
+    return sorted(known | {name for name, means in _ALIASES.items() if means in known})
+
+
+def build(insn: Instruction, target: Target) -> Step:
+    """The function that executes `insn`. Raises UnsupportedInstruction for what is not modelled, and for any modifier
+    that the builder did not look at."""
+    name = _ALIASES.get(insn.mnemonic, insn.mnemonic)
+    builder = _BUILDERS.get((name, target.family))
+    if builder is None:
+        raise insn.unsupported(f"{insn.mnemonic} is not modelled for {target.name}")
+    step = builder(insn, target)
+    if insn.unread:
+        raise insn.unsupported(f"modifier {', '.join(sorted(insn.unread))} is not modelled for this instruction")
+    return step
