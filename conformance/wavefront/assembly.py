@@ -191,17 +191,20 @@ def instruction(text: str, line: int = 0, source: str = "") -> Instruction:
         return Instruction(mnemonic, tuple(encoding), (), {"operands": rest.strip()}, text, line, source)
     operands: list[Operand] = []
     modifiers: dict[str, str] = {}
+    hardware: list[str] = []
     for word in _WORD.findall(rest):
-        if not modifiers and (found := operand(word)) is not None:
+        if word.startswith("hwreg("):
+            hardware.append(word)
+        elif not modifiers and (found := operand(word)) is not None:
             operands.append(found)
         elif match := _MODIFIER.match(word):
             modifiers[match[1]] = match[2]
         elif re.fullmatch(r"[a-z_][a-z_0-9]*", word):
             modifiers[word] = ""
-        elif word.startswith("hwreg("):
-            modifiers["hwreg"] = word
         else:
             raise AssemblyError(f"operand {word!r} is not understood: `{text}` (assembly line {line})")
+    if hardware:
+        modifiers["hwreg"] = hardware[0]
     return Instruction(mnemonic, tuple(encoding), tuple(operands), modifiers, text, line, source)
 
 

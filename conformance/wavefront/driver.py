@@ -208,12 +208,25 @@ def _text(metadata: Any) -> str:
 
 _HIDDEN_SIZES = ("hidden_block_count_x", "hidden_block_count_y", "hidden_block_count_z")
 _HIDDEN_GROUPS = ("hidden_group_size_x", "hidden_group_size_y", "hidden_group_size_z")
-_HIDDEN_ZERO = (
-    "hidden_global_offset_x hidden_global_offset_y hidden_global_offset_z hidden_remainder_x hidden_remainder_y "
-    "hidden_remainder_z hidden_none hidden_printf_buffer hidden_hostcall_buffer hidden_default_queue "
-    "hidden_completion_action hidden_multigrid_sync_arg hidden_heap_v1 hidden_dynamic_lds_size hidden_queue_ptr "
-    "hidden_private_base hidden_shared_base"
-).split()
+_HIDDEN_ZERO = [
+    "hidden_global_offset_x",
+    "hidden_global_offset_y",
+    "hidden_global_offset_z",
+    "hidden_remainder_x",
+    "hidden_remainder_y",
+    "hidden_remainder_z",
+    "hidden_none",
+    "hidden_printf_buffer",
+    "hidden_hostcall_buffer",
+    "hidden_default_queue",
+    "hidden_completion_action",
+    "hidden_multigrid_sync_arg",
+    "hidden_heap_v1",
+    "hidden_dynamic_lds_size",
+    "hidden_queue_ptr",
+    "hidden_private_base",
+    "hidden_shared_base",
+]
 
 
 def _segment(
@@ -269,7 +282,7 @@ def _hidden(argument: Argument, grid: tuple[int, int, int], threads: int) -> byt
     return number.to_bytes(size, "little")
 
 
-# -- the driver -------------------------------------------------------------------------------------------------------------
+# -- the driver ----------------------------------------------------------
 
 _sessions: list[Session] = []
 

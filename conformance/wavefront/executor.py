@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Run:
         waves = len(groups) * launch.waves_per_group
         self.launch, self.program, self.memory, self.groups = launch, program, memory, groups
         self.machine = Machine(program.target, waves, program.registers, program.accumulators)
-        self.lds = Lds(len(groups), launch.waves_per_group, launch.lds, program.cell)
+        self.lds = Lds(len(groups), launch.waves_per_group, program.target.wave, launch.lds, program.cell)
         self._private: Any = None
         self.pc = np.zeros(waves, dtype=np.int64)
         self.ended = np.zeros(waves, dtype=np.bool_)
@@ -64,7 +65,7 @@ class Run:
             self._private = np.full((self.machine.waves, self.machine.lanes, size), 0xFF, dtype=np.uint8)
         return self._private
 
-    # -- what steps call ------------------------------------------------------------------------------------------
+    # -- what steps call --------------------------------------------------
 
     def jump(self, taken: Bools, to: int) -> None:
         """The waves of `taken`, bool (waves, 1), go on at `to`, the other active ones behind the present instruction."""
@@ -113,7 +114,7 @@ class Run:
         kernel = self.program.kernel.name
         return Fault(kind, message, Place(kernel, insn.text, insn.source, insn.line, group, wave, within))
 
-    # -- the loop ---------------------------------------------------------------------------------------------------
+    # -- the loop --------------------------------------------------
 
     def run(self) -> None:
         """Execute until every wave has ended. Raises Fault."""
@@ -121,18 +122,17 @@ class Run:
         block = blocks[0]
         present = machine.waves
         while True:
-            self.at = block.first
-            self.next = block.first + len(block.steps)
-            last = len(block.steps) - 1
+            # Only a block's last instruction reads `at` and `next`.
+            self.at, self.next = block.last, block.last + 1
+            steps = iter(block.steps)
             try:
-                for self.at, step in enumerate(block.steps, block.first):
+                for step in steps:
                     step(self)
-            except Missed as missed:
-                raise self._missed(missed) from None
-            except Misuse as misuse:
-                insn = self.program.kernel.instructions[self.at]
-                raise self.fault(misuse.kind, misuse.message, insn, misuse.lane) from None
-            self.executed += present * (last + 1)
+            except (Missed, Misuse) as error:
+                left = operator.length_hint(steps)
+                self.at = block.places[len(block.places) - left - 1]
+                raise self._explained(error) from None
+            self.executed += present * (block.last - block.first + 1)
             if self.executed > self.launch.limit * machine.waves:
                 insn = self.program.kernel.instructions[self.at]
                 raise self.fault(RUNAWAY, f"{self.launch.limit} instructions a wave", insn, None)
@@ -166,12 +166,14 @@ class Run:
         self.machine.take_part(self.active)
         return True
 
-    def _missed(self, missed: Missed) -> Fault:
+    def _explained(self, error: Missed | Misuse) -> Fault:
         insn = self.program.kernel.instructions[self.at]
-        lane = int(missed.lanes[0])
-        if missed.lanes_are_waves:
+        if isinstance(error, Misuse):
+            return self.fault(error.kind, error.message, insn, error.lane)
+        lane = int(error.lanes[0])
+        if error.lanes_are_waves:
             lane *= self.machine.lanes
-        return self.fault(OUT_OF_BOUNDS, self.memory.describe(missed.address, missed.size), insn, lane)
+        return self.fault(OUT_OF_BOUNDS, self.memory.describe(error.address, error.size), insn, lane)
 
 
 def execute(launch: Launch) -> int:

@@ -32,37 +32,39 @@ class Misuse(Exception):
 @dataclass(frozen=True)
 class _Lanes:
     """The lanes that take part, one after another: where they point (flat bytes), which wave of its group each belongs
-    to as a bit, the epoch of its group; and how to find a lane again."""
+    to, the epoch of its group (one number where all are in step); and how to find a lane again."""
 
     flat: Array
-    bit: Array
-    epoch: Array
+    wave: Array
+    epoch: Any
     mask: Any
-    shape: tuple[int, ...]
 
     def original(self, first: int) -> int:
-        return first if self.mask is True else int(np.flatnonzero(np.broadcast_to(self.mask, self.shape))[first])
+        return first if self.mask is True else int(np.flatnonzero(self.mask)[first])
 
 
 class Lds:
-    """`size` bytes for each of `groups` workgroups of `waves_per_group` waves (at most 32).
+    """`size` bytes for each of `groups` workgroups of `waves_per_group` waves.
 
     cell: bytes that are watched as one, the narrowest access that the kernel makes: two waves that write neighbouring
         halves of a word do not meet.
     """
 
-    def __init__(self, groups: int, waves_per_group: int, size: int, cell: int) -> None:
-        self.size, self.cell, self._per_group = size, cell, waves_per_group
-        # A few bytes behind the last group, so that an element of every width exists at every byte.
-        self.bytes = np.full(groups * size + 16, POISON, dtype=np.uint8)
-        cells = groups * (size // cell + 1)
-        # Bits of the waves that touched a cell in the epoch beside it; epochs count a group's barriers.
-        self._writers, self._written = np.zeros(cells, dtype=np.uint32), np.full(cells, NEVER, dtype=np.int32)
-        self._readers, self._read = np.zeros(cells, dtype=np.uint32), np.full(cells, NEVER, dtype=np.int32)
+    def __init__(self, groups: int, waves_per_group: int, lanes: int, size: int, cell: int) -> None:
+        self.size, self._per_group = size, waves_per_group
+        # Groups lie a whole number of the widest cells apart; behind the last one there is room for any element.
+        self._stride = -(-size // 16) * 16
+        self.bytes = np.full(groups * self._stride + 16, POISON, dtype=np.uint8)
+        # The epoch, a count of barriers, in which each wave of the cell's group last wrote and read the cell.
+        self._cell = cell
+        self._wrote = np.full((waves_per_group, groups * self._stride // cell + 1), NEVER, dtype=np.int32)
+        self._read = np.full_like(self._wrote, NEVER)
         self._epoch = np.zeros(groups, dtype=np.int32)
-        waves = np.arange(groups * waves_per_group)
-        self._group = (waves // waves_per_group)[:, None]
-        self._bit = (np.uint32(1) << (waves % waves_per_group).astype(np.uint32))[:, None]
+        shape = (groups, waves_per_group, lanes)
+        group, wave = np.arange(groups)[:, None, None], np.arange(waves_per_group)[None, :, None]
+        self._offset = np.broadcast_to(group * self._stride, shape).reshape(-1, lanes)
+        self._wave = np.broadcast_to(wave, shape).reshape(-1, lanes)
+        self._group = np.broadcast_to(group, shape).reshape(-1, lanes)
         self._views: dict[int, Array] = {}
 
     def passed_barrier(self, group: int) -> None:
@@ -77,26 +79,37 @@ class Lds:
 
     def _lanes(self, addresses: Array, size: int, mask: Any) -> _Lanes:
         """addresses: int64 (waves, lanes), in bytes of the group's memory. Raises Misuse."""
-        wrong = (addresses < 0) | (addresses + size > self.size)
+        wrong = (addresses < 0) | (addresses > self.size - size)
         if mask is not True:
             wrong &= mask
         if wrong.any():
             lane = int(np.flatnonzero(wrong)[0])
             where = f"{size} bytes at offset {int(addresses.flat[lane])} of {self.size} bytes"
             raise Misuse(LDS_OUT_OF_BOUNDS, where, lane)
-        shape = addresses.shape
-        flat = addresses + self._group * self.size
-        bit, epoch = np.broadcast_to(self._bit, shape), np.broadcast_to(self._epoch[self._group], shape)
+        flat = addresses + self._offset
+        in_step = bool((self._epoch == self._epoch[0]).all())
+        epoch: Any = self._epoch[0] if in_step else self._epoch[self._group]
         if mask is True:
-            return _Lanes(flat.ravel(), bit.ravel(), epoch.ravel(), True, shape)
-        return _Lanes(flat[mask], bit[mask], epoch[mask], mask, shape)
+            flat, wave = flat.ravel(), self._wave.ravel()
+            epoch = epoch if in_step else epoch.ravel()
+        else:
+            flat, wave = flat[mask], self._wave[mask]
+            epoch = epoch if in_step else epoch[mask]
+        if (flat & (self._cell - 1)).any():
+            self._refine()
+        return _Lanes(flat, wave, epoch, mask)
+
+    def _refine(self) -> None:
+        """An access that is not aligned to the cells: watch single bytes from now on."""
+        self._wrote, self._read = (np.repeat(a, self._cell, axis=1) for a in (self._wrote, self._read))
+        self._cell = 1
 
     def load(self, addresses: Array, size: int, mask: Any) -> Array:
         """Elements of `size` bytes, of the addresses' shape; zero where `mask` is off. Raises Misuse."""
         lanes = self._lanes(addresses, size, mask)
         found = self._view(size)[lanes.flat]
-        for part in range(0, size, self.cell):
-            self._note_read((lanes.flat + part) // self.cell, lanes)
+        for part in range(0, size, self._cell):
+            self._note_read((lanes.flat + part) // self._cell, lanes)
         if mask is True:
             return found.reshape(addresses.shape)
         result = np.zeros(addresses.shape, dtype=found.dtype)
@@ -108,41 +121,41 @@ class Lds:
         size = values.dtype.itemsize
         lanes, view = self._lanes(addresses, size, mask), self._view(size)
         chosen = values.ravel() if mask is True else values[mask]
-        before = view[lanes.flat]
+        for part in range(0, size, self._cell):
+            cells = (lanes.flat + part) // self._cell
+            if self._per_group > 1:
+                self._check_write(cells, lanes, view, chosen)
+            self._wrote[lanes.wave, cells] = lanes.epoch
         view[lanes.flat] = chosen
-        # Whoever does not find what it wrote was overwritten by another lane of the same instruction.
-        lost, same = view[lanes.flat] != chosen, before == chosen
-        for part in range(0, size, self.cell):
-            self._note_write((lanes.flat + part) // self.cell, lanes, same, lost)
+        if self._per_group > 1:
+            self._check_meeting(lanes, view[lanes.flat] != chosen)
 
     def _note_read(self, cells: Array, lanes: _Lanes) -> None:
-        written = self._written[cells]
-        _refuse(written == NEVER, LDS_UNWRITTEN, "nothing was written there", lanes)
-        raced = (written == lanes.epoch) & ((self._writers[cells] & lanes.bit) == 0)
-        _refuse(raced, LDS_RACE, "read after another wave's write with no barrier between", lanes)
-        self._mark(self._readers, self._read, cells, lanes)
-
-    def _note_write(self, cells: Array, lanes: _Lanes, same: Array, lost: Array) -> None:
-        read = (self._read[cells] == lanes.epoch) & ((self._readers[cells] & ~lanes.bit) != 0)
-        _refuse(read & ~same, LDS_RACE, "write after another wave's read with no barrier between", lanes)
-        written = (self._written[cells] == lanes.epoch) & ((self._writers[cells] & ~lanes.bit) != 0)
-        _refuse(written & ~same, LDS_RACE, "write after another wave's write with no barrier between", lanes)
-        self._mark(self._writers, self._written, cells, lanes)
-        _refuse(lost & (self._writers[cells] != lanes.bit), LDS_RACE, "two waves write different values at once", lanes)
-
-    def _mark(self, waves: Array, epochs: Array, cells: Array, lanes: _Lanes) -> None:
-        """Add each lane's wave to its cell's waves. One wave after another: lanes of a wave add the same bit."""
-        stale = epochs[cells] != lanes.epoch
-        if stale.any():
-            waves[cells[stale]] = 0
-            epochs[cells] = lanes.epoch
+        wrote = self._wrote[:, cells]
+        latest = wrote.max(axis=0)
+        _refuse(latest == NEVER, LDS_UNWRITTEN, "nothing was written there", lanes)
         if self._per_group == 1:
-            waves[cells] = lanes.bit
             return
-        for wave in range(self._per_group):
-            bit = np.uint32(1 << wave)
-            mine = cells[lanes.bit == bit]
-            waves[mine] |= bit
+        raced = latest == lanes.epoch
+        if raced.any():
+            own = self._wrote[lanes.wave, cells] == lanes.epoch
+            _refuse(raced & ~own, LDS_RACE, "read after another wave's write with no barrier between", lanes)
+        self._read[lanes.wave, cells] = lanes.epoch
+
+    def _check_write(self, cells: Array, lanes: _Lanes, view: Array, chosen: Array) -> None:
+        """Against what other waves did in this epoch. A value that is there already may be written again."""
+        for touched, what in ((self._read, "read"), (self._wrote, "write")):
+            others = (touched[:, cells] == lanes.epoch).sum(axis=0) - (touched[lanes.wave, cells] == lanes.epoch)
+            if others.any():
+                raced = (others > 0) & (view[lanes.flat] != chosen)
+                _refuse(raced, LDS_RACE, f"write after another wave's {what} with no barrier between", lanes)
+
+    def _check_meeting(self, lanes: _Lanes, lost: Array) -> None:
+        """Whoever does not find what it wrote was overwritten by a lane of the same instruction: of another wave?"""
+        if not lost.any():
+            return
+        wrote = (self._wrote[:, lanes.flat // self._cell] == lanes.epoch).sum(axis=0)
+        _refuse(lost & (wrote > 1), LDS_RACE, "two waves write different values at once", lanes)
 
 
 def _refuse(wrong: Array, kind: str, message: str, lanes: _Lanes) -> None:

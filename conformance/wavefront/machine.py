@@ -44,10 +44,13 @@ class Machine:
         self.exec: Bools = np.ones((waves, self.lanes), dtype=np.bool_)
         self.live: Any = True
         self.mask: Any = True
-        self._masks: dict[int, Bools] = {}  # first scalar register to the mask it holds
-        self._unpacked: set[int] = set()  # those whose scalar registers do not show it yet
+        self.fp16_overflow = False  # the mode bit by which conversions to fp8 saturate
+        self.shape = (waves, self.lanes)
+        self.masks: dict[int, Bools] = {}  # first scalar register to the mask it holds
+        self.stale: dict[int, int] = {}  # scalar registers that do not show it yet, to the first one of its mask
+        self._words = range(target.mask_registers)
 
-    # -- which waves take part ------------------------------------------------------------------------------------
+    # -- which waves take part --------------------------------------------------
 
     def take_part(self, active: Bools | None) -> None:
         """Only the waves of `active`, bool (waves,), take part from now on; None: all."""
@@ -62,35 +65,36 @@ class Machine:
 
     def set_exec(self, mask: Bools) -> None:
         self.exec = mask if self.live is True else np.where(self.live, mask, self.exec)
-        self._unpacked.add(EXEC)
+        for offset in self._words:
+            self.stale[EXEC + offset] = EXEC
         self._refresh()
 
     def lanes_on(self) -> Bools:
         """The lanes that take part, as an array."""
         return np.ones((self.waves, self.lanes), dtype=np.bool_) if self.mask is True else self.mask
 
-    # -- scalar registers and the masks in them -------------------------------------------------------------------
+    # -- scalar registers and the masks in them --------------------------------------------------
 
     def settle(self, register: int) -> None:
-        """Make scalar registers show the mask that they hold, before something reads `register` as a number."""
-        for first in (register, register - 1) if self.target.mask_registers == 2 else (register,):
-            if first in self._unpacked:
-                self._unpacked.discard(first)
-                mask = self.exec if first == EXEC else self._masks[first]
-                words = np.packbits(mask, axis=1, bitorder="little").view(np.uint32)
-                for offset in range(self.target.mask_registers):
-                    self.su[first + offset][:, 0] = words[:, offset]
+        """Make scalar registers show the mask that `register` is part of, before something reads it as a number."""
+        first = self.stale[register]
+        mask = self.exec if first == EXEC else self.masks[first]
+        words = np.packbits(mask, axis=1, bitorder="little").view(np.uint32)
+        for offset in self._words:
+            del self.stale[first + offset]
+            self.su[first + offset][:, 0] = words[:, offset]
 
     def forget(self, register: int) -> None:
         """`register` is about to be written as a number: a mask that it is part of is a number from now on."""
-        self.settle(register)
-        self._masks.pop(register, None)
-        if self.target.mask_registers == 2:
-            self._masks.pop(register - 1, None)
+        if register in self.stale:
+            self.settle(register)
+        self.masks.pop(register, None)
+        if len(self._words) == 2:
+            self.masks.pop(register - 1, None)
 
     def number(self, register: int) -> Array:
         """uint32 (waves, 1): a scalar register read as a number."""
-        if self._unpacked:
+        if register in self.stale:
             self.settle(register)
         return self.su[register]
 
@@ -98,18 +102,18 @@ class Machine:
         """bool (waves, lanes): the mask that starts at a scalar register."""
         if register == EXEC:
             return self.exec
-        found = self._masks.get(register)
+        found = self.masks.get(register)
         if found is None:
-            for offset in range(self.target.mask_registers):
-                self.settle(register + offset)
-            words = np.concatenate([self.su[register + o] for o in range(self.target.mask_registers)], axis=1)
-            bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-            found = self._masks[register] = bits.view(np.bool_)
+            found = self.masks[register] = self._bits(register)
         return found
+
+    def _bits(self, register: int) -> Bools:
+        words = np.concatenate([self.number(register + offset) for offset in self._words], axis=1)
+        return np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
 
     def has_mask(self, register: int) -> bool:
         """Whether the registers hold a mask that is at hand as booleans."""
-        return register == EXEC or register in self._masks
+        return register == EXEC or register in self.masks
 
     def set_mask(self, register: int, mask: Bools) -> None:
         """Write a mask to scalar registers. Lanes of waves that do not take part keep theirs."""
@@ -118,17 +122,18 @@ class Machine:
         if register == EXEC:
             self.set_exec(mask)
             return
-        if self.target.mask_registers == 2:
+        if len(self._words) == 2:
             # Neighbours that overlap this pair are numbers from now on.
-            self.forget(register - 1)
-            self.forget(register + 1)
-        self._masks[register] = mask
-        self._unpacked.add(register)
+            if register - 1 in self.masks:
+                self.forget(register - 1)
+            if register + 1 in self.masks:
+                self.forget(register + 1)
+        self.masks[register] = mask
+        for offset in self._words:
+            self.stale[register + offset] = register
 
     def wrote_number(self, register: int) -> None:
         """After a write to a scalar register as a number: exec has to be read anew."""
         if register in (EXEC, EXEC + 1):
-            words = np.concatenate([self.su[EXEC + o] for o in range(self.target.mask_registers)], axis=1)
-            self._unpacked.discard(EXEC)
-            self.exec = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
+            self.exec = self._bits(EXEC)
             self._refresh()

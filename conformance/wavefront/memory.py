@@ -44,7 +44,9 @@ class _Window:
     def __init__(self, buffer: Buffer) -> None:
         self.low, self.high = np.uint64(buffer.start), np.uint64(buffer.end)
         kind = ctypes.c_uint8 * buffer.size
-        self.bytes = np.frombuffer(kind.from_address(buffer.start), dtype=np.uint8) if buffer.size else np.empty(0, np.uint8)
+        self.bytes = (
+            np.frombuffer(kind.from_address(buffer.start), dtype=np.uint8) if buffer.size else np.empty(0, np.uint8)
+        )
         self._start = buffer.start
         self._views: dict[int, Array] = {}
 
@@ -53,8 +55,10 @@ class _Window:
         found = self._views.get(size)
         if found is None:
             count = max(len(self.bytes) - size + 1, 0)
-            found = np.ndarray((count,), dtype=_UNITS[size], buffer=self.bytes, strides=(1,)) if count else np.empty(
-                0, _UNITS[size]
+            found = (
+                np.ndarray((count,), dtype=_UNITS[size], buffer=self.bytes, strides=(1,))
+                if count
+                else np.empty(0, _UNITS[size])
             )
             self._views[size] = found
         return found
@@ -121,7 +125,9 @@ class Memory:
         return None
 
     def _each(self, addresses: Array, size: int, mask: Any) -> list[tuple[_Window, Bools]]:
-        left = np.ones(addresses.shape, dtype=np.bool_) if mask is True else np.broadcast_to(mask, addresses.shape).copy()
+        left = (
+            np.ones(addresses.shape, dtype=np.bool_) if mask is True else np.broadcast_to(mask, addresses.shape).copy()
+        )
         found = []
         for window in self._windows:
             end = addresses + np.uint64(size)

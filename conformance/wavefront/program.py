@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from .assembly import Instruction, Kernel, parse
 from .faults import AssemblyError, UnsupportedInstruction
-from .semantics.table import Step, build
+from .semantics.table import Step, build, nothing
 from .target import Target, target
 
 # Instructions after which another one than the next may run, for some waves or all.
@@ -16,11 +16,13 @@ _ENDS = ("s_branch", "s_cbranch_", "s_endpgm", "s_barrier", "s_setpc", "s_swappc
 
 @dataclass(frozen=True)
 class Block:
-    """Steps of instructions `first`, `first + 1`, ... ; the last one may set the waves' program counters."""
+    """Instructions `first` to `last` as steps, without those that do nothing: `places` has the index of each step's
+    instruction. The last instruction may set the waves' program counters."""
 
     first: int
+    last: int
     steps: tuple[Step, ...]
-    ends: bool
+    places: tuple[int, ...]
 
 
 @dataclass
@@ -54,7 +56,8 @@ def translate(kernel: Kernel) -> Program:
     ordered = [*sorted(s for s in starts if s < len(steps)), len(steps)]
     blocks = {}
     for first, end in zip(ordered, ordered[1:], strict=False):
-        blocks[first] = Block(first, tuple(steps[first:end]), ends_block(kernel.instructions[end - 1]))
+        kept = [i for i in range(first, end) if steps[i] is not nothing]
+        blocks[first] = Block(first, end - 1, tuple(steps[i] for i in kept), tuple(kept))
     vectors, accumulators = _register_counts(kernel)
     return Program(kernel, chosen, blocks, vectors, accumulators, _cell(kernel))
 
@@ -96,12 +99,13 @@ def _register_counts(kernel: Kernel) -> tuple[int, int]:
     return highest["v"] + 1, highest["a"] + 1
 
 
-_NARROW = (("_b8", 1), ("_u8", 1), ("_i8", 1), ("_b16", 2), ("_u16", 2), ("_i16", 2))
+_WIDTHS = (("b128", 16), ("b64", 8), ("b16", 2), ("u16", 2), ("i16", 2), ("b8", 1), ("u8", 1), ("i8", 1))
 
 
 def _cell(kernel: Kernel) -> int:
-    found = 4
+    """The narrowest of the kernel's LDS accesses. Lane permutes go through no memory."""
+    found = 16
     for insn in kernel.instructions:
-        if insn.mnemonic.startswith("ds_"):
-            found = min([found, *(size for ending, size in _NARROW if ending in insn.mnemonic)])
+        if insn.mnemonic.startswith("ds_") and not insn.mnemonic.startswith(("ds_bperm", "ds_perm", "ds_swizzle")):
+            found = min(found, next((size for ending, size in _WIDTHS if ending in insn.mnemonic), 4))
     return found

@@ -1,29 +1,29 @@
 """A lint over a kernel's text for missing waits: registers used before the load that fills them has surely arrived.
 
-The executor runs instructions in order: a load's result is there at once, and a missing wait changes nothing. On a device
-it comes later, and only a counter tells when. This lint follows every path through the kernel and keeps, for each
-register with a load under way, how many operations of the load's counter were issued after it, at the least. Operations
-of one counter end in order, so a wait for "at most n under way" proves arrival when n is not above that number.
+The executor runs instructions in order: a load's result is there at once, and a missing wait changes nothing. On a
+device it comes later, and only a counter tells when. This lint follows every path and keeps, for each register with a
+load under way, how many operations of the load's counter were issued after it, at the least. Operations of one counter
+end in order, so a wait for "at most n under way" proves arrival when n is not above that number.
 
 Counters (LLVM's AMDGPU back end inserts its waits by the same rules):
 
-- Vector memory ends in order: vmcnt, or loadcnt on GFX12. Stores count in vmcnt on GFX9, later in a counter of their own.
+- Vector memory ends in order: vmcnt, or loadcnt on GFX12. On GFX9 stores count there too, later in one of their own.
 - LDS ends in order: lgkmcnt, or dscnt on GFX12.
 - Scalar loads and messages end in any order: lgkmcnt, or kmcnt on GFX12. With one under way only a wait for 0 proves
   anything, for LDS in the same counter too: that is the manual's rule, and stricter than what counting could prove.
 - flat_* counts in both of the first two and needs both waits; on GFX9 it ends in any order.
 
 Findings are of two kinds: REGISTER, a register read or overwritten too early (a load may overwrite the result of an
-earlier load of its own ordered counter, which also covers d16 loads into the two halves of one register), and BARRIER, a
-barrier with LDS writes of this wave possibly under way: behind it another wave may read the old bytes.
+earlier load of its own ordered counter, as d16 loads into the two halves of one register do), and BARRIER, a barrier
+with LDS writes of this wave possibly under way: behind it another wave may read the old bytes.
 
 What it does not see:
 
-- Waits that guard memory and no register: for a store's completion (vscnt, storecnt, before s_endpgm), for loads straight
-  into LDS (`buffer_load_dword ... lds`, `global_load_lds_*`: they count, but no register tells when LDS holds the bytes,
-  so LDS reads after them are unchecked), for LDS reads before a barrier that lets another wave overwrite their bytes.
+- Waits that guard memory and no register: for a store's completion (vscnt, storecnt, before s_endpgm), for loads
+  straight into LDS (`buffer_load_dword ... lds`, `global_load_lds_*`: they count, but no register tells when LDS holds
+  the bytes, so LDS reads after them are unchecked), for LDS reads before a barrier after which others overwrite them.
 - Data registers of a store under way: on these targets they may be overwritten freely, so that is no finding.
-- Uses that the text does not name, except of vcc; the ALU's own waits (s_wait_alu, s_waitcnt_depctr, s_nop, s_delay_alu).
+- Uses that the text does not name, except of vcc; the ALU's waits (s_wait_alu, s_waitcnt_depctr, s_nop, s_delay_alu).
 - Values: every branch is taken both ways. A wait that is stronger than needed is no finding.
 
 The halves of a 32-bit register (v1.l, v1.h) are one register here. What else may end late (images, exports, calls, GDS,
@@ -68,9 +68,7 @@ class Finding:
     def __str__(self) -> str:
         load = f"`{self.load_text}` ({_place(self.load_line, self.load_source)})"
         use = f"`{self.use_text}` ({_place(self.use_line, self.use_source)})"
-        if self.kind == BARRIER:
-            return f"{self.kind}: {use} while {load} may be under way; no wait on {self.counter} lies between them"
-        return f"{self.kind}: {use} uses {self.register} that {load} may yet write; no wait on {self.counter} covers it"
+        return f"{self.kind}: {use}, {self.register} that {load} may yet write; no wait on {self.counter} covers it"
 
 
 def _place(line: int, source: str) -> str:
@@ -282,10 +280,8 @@ def _blocks(kernel: Kernel) -> dict[int, _Block]:
         leaves[index] = following
         leaders.add(index + 1)
     firsts = sorted(leader for leader in leaders if leader < size)
-    made = {}
-    for first, last in zip(firsts, [*firsts[1:], size], strict=True):
-        made[first] = _Block(first, last, tuple(f for f in leaves.get(last - 1, [last]) if f < size))
-    return made
+    spans = zip(firsts, [*firsts[1:], size], strict=True)
+    return {a: _Block(a, b, tuple(place for place in leaves.get(b - 1, [b]) if place < size)) for a, b in spans}
 
 
 class _Lint:
@@ -391,11 +387,8 @@ def _names(keys: set[_Key]) -> str:
             runs[-1] = (bank, runs[-1][1], index)
         else:
             runs.append((bank, index, index))
-    words = []
-    for bank, first, last in runs:
-        single = _SINGLE.get(first, f"s{first}") if bank == "s" else f"{bank}{first}"
-        words.append(single if first == last else f"{bank}[{first}:{last}]")
-    return ", ".join(words)
+    words = (f"{bank}{first}" if first == last else f"{bank}[{first}:{last}]" for bank, first, last in runs)
+    return ", ".join(_SINGLE.get(int(word[1:]), word) if word[0] == "s" and word[1] != "[" else word for word in words)
 
 
 def findings(kernel: Kernel) -> list[Finding]:

@@ -1,3 +1,33 @@
 """What instructions do, one file for each class. Importing this package fills the table in `.table`."""
 
-from . import compare, control, crosslane, global_memory, lds_access, matrix, scalar, vector  # noqa: F401
+from . import (
+    compare,
+    control,
+    conversion,
+    crosslane,
+    dots,
+    dual,
+    global_memory,
+    halves,
+    lds_access,
+    matrix,
+    packed,
+    scalar,
+    vector,
+)
+
+__all__ = [
+    "compare",
+    "control",
+    "conversion",
+    "crosslane",
+    "dots",
+    "dual",
+    "global_memory",
+    "halves",
+    "lds_access",
+    "matrix",
+    "packed",
+    "scalar",
+    "vector",
+]

@@ -61,7 +61,7 @@ _FLOAT: dict[str, Relation] = {
 }
 
 
-def _sources(insn: Instruction, operands: tuple[Operand, ...], kind: str) -> list[Reader]:
+def _sources(insn: Instruction, target: Target, operands: tuple[Operand, ...], kind: str) -> list[Reader]:
     if "sdwa" in insn.encoding:
         return [sdwa_source(insn, operand, kind, i) for i, operand in enumerate(operands)]
     readers = [source(insn, operand, kind) for operand in operands]
@@ -69,7 +69,7 @@ def _sources(insn: Instruction, operands: tuple[Operand, ...], kind: str) -> lis
         if high:
             readers[i] = upper_half(insn, operands[i], kind)
     if "dpp" in insn.encoding or "dpp8" in insn.encoding:
-        readers[0] = dpp_source(insn, readers[0])
+        readers[0] = dpp_source(insn, readers[0], target.wave)
     return readers
 
 
@@ -95,12 +95,12 @@ def _comparison(name: str, relation: Relation, kind: str) -> None:
     def builder(insn: Instruction, target: Target) -> Step:
         operands = insn.operands
         into = operands[0] if len(operands) == 3 else implicit_vcc(insn, target.mask_registers)
-        return _step(insn, target, into, _sources(insn, operands[-2:], kind), relation)
+        return _step(insn, target, into, _sources(insn, target, operands[-2:], kind), relation)
 
     def into_exec(insn: Instruction, target: Target) -> Step:
         operands = insn.operands
         exec_ = Operand("s", EXEC, target.mask_registers, text="exec")
-        readers = _sources(insn, operands[-2:], kind)
+        readers = _sources(insn, target, operands[-2:], kind)
         write_exec = _step(insn, target, exec_, readers, relation)
         if target.family == "rdna":  # exec alone
             return write_exec

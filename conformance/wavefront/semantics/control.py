@@ -12,7 +12,7 @@ from ..faults import TRAP
 from ..target import Target
 from .operands import scalar_destination
 from .scalar import any_lane
-from .table import Step, add, instruction
+from .table import Step, add, instruction, nothing
 
 if TYPE_CHECKING:
     from ..executor import Run
@@ -31,7 +31,7 @@ _NOTHING = (
 
 def _nothing(insn: Instruction, target: Target) -> Step:
     insn.unread.clear()
-    return lambda run: None
+    return nothing
 
 
 for _name in _NOTHING.split():
@@ -42,7 +42,7 @@ for _name in _NOTHING.split():
 def _sendmsg(insn: Instruction, target: Target) -> Step:
     if "MSG_DEALLOC_VGPRS" not in insn.take("operands"):
         raise insn.unsupported("this message")
-    return lambda run: None
+    return nothing
 
 
 @instruction("s_endpgm")
@@ -64,7 +64,7 @@ def _barrier_signal(insn: Instruction, target: Target) -> Step:
     # does between the two would be seen as done before the barrier, which is the stricter reading for races.
     if insn.take("operands") not in ("-1", "0xffff"):
         raise insn.unsupported("a named barrier")
-    return lambda run: None
+    return nothing
 
 
 @instruction("s_trap")
@@ -119,9 +119,22 @@ def _getreg(insn: Instruction, target: Target) -> Step:
     raise insn.unsupported(f"hardware register {insn.take('hwreg')}")
 
 
+# Bit 23 of the mode register: what overflows an fp8 format saturates.
+_FP16_OVERFLOW = "hwreg(HW_REG_MODE, 23, 1)"
+
+
 @instruction("s_setreg_imm32_b32", "s_setreg_b32")
 def _setreg(insn: Instruction, target: Target) -> Step:
-    raise insn.unsupported(f"hardware register {insn.take('hwreg')}")
+    register = insn.take("hwreg")
+    # On RDNA4 the bit changes float16 arithmetic too, which is not modelled.
+    if register != _FP16_OVERFLOW or target.family != "cdna" or [o.kind for o in insn.operands] != ["literal"]:
+        raise insn.unsupported(f"hardware register {register}")
+    value = bool(insn.operands[0].value)
+
+    def step(run: Run) -> None:
+        run.machine.fp16_overflow = value
+
+    return step
 
 
 @instruction("s_memtime", "s_memrealtime", "s_getpc_b64_clock")
@@ -129,4 +142,3 @@ def _time(insn: Instruction, target: Target) -> Step:
     """A clock that counts executed instructions."""
     write = scalar_destination(insn, insn.operands[0], 64)
     return lambda run: write(run, np.array(run.executed, dtype=np.uint64))
-

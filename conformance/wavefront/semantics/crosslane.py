@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..assembly import Instruction
 from ..target import Target
-from .operands import Reader, destination, raw, scalar_destination, source
+from .operands import Reader, destination, raw, scalar_destination, source, spread
 from .table import Step, instruction
 
 if TYPE_CHECKING:
@@ -72,23 +72,22 @@ def _dpp_pattern(insn: Instruction, lanes: int) -> Array:
 _DPP_NAMES = (*_PATTERNS, "row_mirror", "row_half_mirror", "dpp8")
 
 
-def dpp_source(insn: Instruction, reader: Reader) -> Reader:
+def dpp_source(insn: Instruction, reader: Reader, lanes: int) -> Reader:
     """The first source of a DPP instruction: its value from the lane that the pattern names, 0 from outside.
 
     Which lanes write at all is `under_dpp`'s business.
     """
-    patterns: dict[int, tuple[Array, Array]] = {}
+    found = _dpp_pattern(insn, lanes)
+    pattern, outside = np.maximum(found, 0), found == _OUTSIDE
+    some_outside = bool(outside.any())
 
     def read(run: Run) -> Array:
         machine = run.machine
-        if machine.lanes not in patterns:
-            pattern = _dpp_pattern(insn, machine.lanes)
-            patterns[machine.lanes] = np.maximum(pattern, 0), pattern == _OUTSIDE
-        pattern, outside = patterns[machine.lanes]
-        value = np.broadcast_to(reader(run), machine.exec.shape)[:, pattern]
-        zero = outside if machine.exec.all() else outside | ~machine.exec[:, pattern]
-        if zero.any():
-            value[np.broadcast_to(zero, value.shape)] = 0
+        value = spread(run, reader(run)).take(pattern, axis=1)
+        if machine.mask is not True and not machine.exec.all():
+            value[~machine.exec.take(pattern, axis=1)] = 0
+        if some_outside:
+            value[:, outside] = 0
         return value
 
     return read
@@ -110,18 +109,21 @@ def under_dpp(insn: Instruction, target: Target, step: Step) -> Step:
     # A wave has four rows of 16 lanes where it has 64, two where it has 32.
     on = ((rows >> (lane // ROW)) & 1).astype(bool) & ((banks >> (lane % ROW // 4)) & 1).astype(bool)
     outside, place = pattern == _OUTSIDE, np.maximum(pattern, 0)
-    plain = bool(on.all()) and zero_outside
+    fixed = on if zero_outside else on & ~outside
+    plain = bool(fixed.all()) and zero_outside
 
     def run_under(run: Run) -> None:
         machine = run.machine
         if plain:
             step(run)
             return
-        writes = np.broadcast_to(on, machine.exec.shape)
-        if not zero_outside:
-            writes = writes & ~outside & machine.exec[:, place]
         before = machine.mask
-        machine.mask = writes & machine.lanes_on()
+        if before is True:
+            machine.mask = np.broadcast_to(fixed, machine.shape)
+        elif zero_outside:
+            machine.mask = fixed & before
+        else:
+            machine.mask = fixed & before & machine.exec.take(place, axis=1)
         try:
             step(run)
         finally:
@@ -137,8 +139,8 @@ def _readfirstlane(insn: Instruction, target: Target) -> Step:
 
     def step(run: Run) -> None:
         machine = run.machine
-        values = np.broadcast_to(read(run), machine.exec.shape)
-        if machine.mask is True:
+        values = read(run)
+        if machine.mask is True or values.shape != machine.shape:
             write(run, values[:, :1])
             return
         # With no lane on, lane 0 is read.
@@ -153,11 +155,14 @@ def _readlane(insn: Instruction, target: Target) -> Step:
     into, value, lane = insn.operands
     read, which, write = source(insn, value, "u32"), source(insn, lane, "u32"), scalar_destination(insn, into, 32)
     limit = np.uint32(target.wave - 1)
+    if lane.kind == "literal" and value.kind in ("v", "a"):
+        fixed = slice(lane.value % target.wave, lane.value % target.wave + 1)
+        return lambda run: write(run, read(run)[:, fixed])
 
     def step(run: Run) -> None:
         machine = run.machine
         chosen = np.broadcast_to((which(run) & limit).astype(np.int64), (machine.waves, 1))
-        write(run, np.take_along_axis(np.broadcast_to(read(run), machine.exec.shape), chosen, axis=1))
+        write(run, np.take_along_axis(spread(run, read(run)), chosen, axis=1))
 
     return step
 
@@ -169,6 +174,14 @@ def _writelane(insn: Instruction, target: Target) -> Step:
         raise insn.unsupported("this destination")
     read, which = source(insn, value, "u32"), source(insn, lane, "u32")
     limit = np.uint32(target.wave - 1)
+    if lane.kind == "literal" and into.kind == "v":
+        fixed = slice(lane.value % target.wave, lane.value % target.wave + 1)
+        index = into.index
+
+        def one_lane(run: Run) -> None:
+            np.copyto(run.machine.u[index][:, fixed], read(run), where=run.machine.live)
+
+        return one_lane
 
     def step(run: Run) -> None:
         machine = run.machine
@@ -193,7 +206,7 @@ def _permute(insn: Instruction, lanes_of: Any) -> Step:
         machine = run.machine
         shape = machine.exec.shape
         lane = np.broadcast_to((((where(run) + offset) >> np.uint32(2)) & np.uint32(machine.lanes - 1)), shape)
-        write(run, lanes_of(machine, np.broadcast_to(read(run), shape), lane.astype(np.int64)))
+        write(run, lanes_of(machine, spread(run, read(run)), lane.astype(np.int64)))
 
     return step
 
@@ -263,7 +276,7 @@ def _swizzle(insn: Instruction, target: Target) -> Step:
 
     def step(run: Run) -> None:
         machine = run.machine
-        values = np.broadcast_to(read(run), machine.exec.shape)[:, pattern]
+        values = spread(run, read(run))[:, pattern]
         if machine.mask is not True:
             values = np.where(machine.mask[:, pattern], values, np.uint32(0))
         write(run, values)
@@ -288,7 +301,7 @@ def _permlane16(insn: Instruction, target: Target) -> Step:
         shape = machine.exec.shape
         words = np.where(lane % ROW < 8, np.broadcast_to(first(run), shape), np.broadcast_to(second(run), shape))
         place = row + ((words >> shift) & np.uint32(15)).astype(np.int64)
-        found = np.take_along_axis(np.broadcast_to(read(run), shape), place, axis=1)
+        found = np.take_along_axis(spread(run, read(run)), place, axis=1)
         before = machine.mask
         if not fetch_inactive and before is not True:
             there = np.take_along_axis(machine.exec, place, axis=1)
@@ -324,5 +337,3 @@ def _lane_swap(insn: Instruction, target: Target) -> Step:
         write_b(run, crossed_y)
 
     return step
-
-

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..assembly import Instruction, Operand
 from ..faults import OUT_OF_BOUNDS
 from ..target import Target
-from .operands import Reader, source
+from .operands import Reader, source, spread
 from .table import Step, add
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ _RENAMED = {
 }
 
 
-# -- values in registers --------------------------------------------------------------------------------------------------
+# -- values in registers ----------------------------------------------------------
 
 
 def registers_of(insn: Instruction, operand: Operand, count: int) -> Callable[[Run], list[Array]]:
@@ -134,7 +134,7 @@ def from_registers(rows: list[Array], access: Access) -> Array:
     return (row >> U32(16) if access.high else row).astype(_UNSIGNED[access.size])
 
 
-# -- addresses --------------------------------------------------------------------------------------------------------------
+# -- addresses ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _global_place(insn: Instruction, address: Operand, base: Operand) -> Placed:
 
 
 def _wide(run: Run, addresses: Array) -> Array:
-    return np.broadcast_to(addresses, run.machine.exec.shape)
+    return spread(run, addresses)
 
 
 def _buffer_place(insn: Instruction, operands: tuple[Operand, ...], size: int) -> Placed:
@@ -182,16 +182,16 @@ def _buffer_place(insn: Instruction, operands: tuple[Operand, ...], size: int) -
     def place(run: Run) -> Place:
         machine = run.machine
         low, high = machine.number(first), machine.number(first + 1)
-        if (machine.live & ((high & U32(0x3FFF0000)) != 0)).any():
+        if (high & U32(0x3FFF0000)).any() and (machine.live & ((high & U32(0x3FFF0000)) != 0)).any():
             raise insn.unsupported("a buffer with a stride")
         base = low | ((high & U32(0xFFFF)).astype(U64) << U64(32))
         inside = offset(run).astype(U64) + constant
         limit = machine.number(first + 2).astype(U64)
-        fits = np.broadcast_to(inside + U64(size) <= limit, machine.exec.shape)
+        fits = inside + U64(size) <= limit
         addresses = _wide(run, base + inside + uniform(run))
         if fits.all():
             return Place(addresses, machine.mask)
-        return Place(addresses, fits if machine.mask is True else fits & machine.mask)
+        return Place(addresses, fits & machine.exec if machine.mask is True else fits & machine.mask)
 
     return place
 
@@ -224,7 +224,7 @@ def _scalar_words(count: int) -> Callable[[Instruction, Target], Step]:
     return builder
 
 
-# -- builders -----------------------------------------------------------------------------------------------------------------
+# -- builders ----------------------------------------------------------
 
 
 def _load(insn: Instruction, access: Access, place: Placed, into: Operand) -> Step:
@@ -293,12 +293,19 @@ _add_accesses("buffer", "buffer")
 _add_accesses("global", "plain")
 _add_accesses("flat", "plain")
 _add_accesses("scratch", "scratch")
-for _count, _old, _new in ((1, "", "32"), (2, "x2", "64"), (3, "x3", "96"), (4, "x4", "128"), (8, "x8", "256"), (16, "x16", "512")):
+for _count, _old, _new in (
+    (1, "", "32"),
+    (2, "x2", "64"),
+    (3, "x3", "96"),
+    (4, "x4", "128"),
+    (8, "x8", "256"),
+    (16, "x16", "512"),
+):
     add(f"s_load_dword{_old}", _scalar_words(_count))
     add(f"s_load_b{_new}", _scalar_words(_count))
 
 
-# -- scratch: memory of one lane, where registers are spilled ---------------------------------------------------------------
+# -- scratch: memory of one lane, where registers are spilled ----------------------------------------------------------
 
 
 def _scratch(insn: Instruction, access: Access, data: Operand, address: Operand, base: Operand, *, load: bool) -> Step:
@@ -331,7 +338,7 @@ def _scratch(insn: Instruction, access: Access, data: Operand, address: Operand,
     return step
 
 
-# -- atomics --------------------------------------------------------------------------------------------------------------------
+# -- atomics ----------------------------------------------------------
 
 _ATOMICS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "add": ("u32", lambda old, new: old + new),

@@ -7,6 +7,7 @@ keep it (LLVM's list of instructions that clear the upper bits); on RDNA all kee
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..assembly import Instruction
 from ..target import Target
 from . import floats
 from .conversion import pack
-from .operands import destination, implicit_vcc, mask_source, source
+from .operands import DTYPES, destination, implicit_vcc, mask_source, source
 from .table import Step, add, alias, instruction
 from .vector import Operation, operation
 
@@ -35,7 +36,7 @@ def _ldexp(x: Array, power: Array) -> Array:
 
 
 def _div_fixup(quotient: Array, denominator: Array, numerator: Array) -> Array:
-    """The last step of a division: what x/y is for zeros, infinities and NaN, and the quotient with its sign elsewhere."""
+    """The last step of a division: what x/y is for zeros, infinities and NaN; elsewhere the quotient with its sign."""
     n, d = numerator.astype(np.float32), denominator.astype(np.float32)
     exact = n / d
     special = (d == 0) | (n == 0) | np.isinf(n) | np.isinf(d) | np.isnan(n) | np.isnan(d)
@@ -123,8 +124,31 @@ _RDNA: dict[str, Operation] = {
 }
 
 
+# Sums that clamp keeps within the range of their kind.
+_SATURATING = ("v_add_u16", "v_sub_u16", "v_subrev_u16", "v_add_nc_i16", "v_sub_nc_i16")
+
+
+def _saturated(op: Operation) -> Operation:
+    kind = DTYPES[op.result]
+    limits = np.iinfo(kind)
+
+    def function(a: Array, b: Array) -> Array:
+        return np.clip(op.function(a.astype(np.int32), b.astype(np.int32)), limits.min, limits.max).astype(kind)
+
+    return Operation(function, op.result, op.sources, op.keep_high)
+
+
 def _register(name: str, op: Operation, family: str = "") -> None:
-    add(name, lambda insn, target: operation(insn, target, op), family)
+    def builder(insn: Instruction, target: Target) -> Step:
+        if name not in _SATURATING or not insn.flag("clamp"):
+            return operation(insn, target, op)
+        without = {key: text for key, text in insn.modifiers.items() if key != "clamp"}
+        plain = replace(insn, modifiers=without)
+        step = operation(plain, target, _saturated(op))
+        insn.unread = plain.unread
+        return step
+
+    add(name, builder, family)
 
 
 for _name, _op in _TABLE.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..assembly import Instruction
 from ..target import Target
 from .global_memory import Access, from_registers, registers_of, to_registers
-from .operands import source
+from .operands import source, spread
 from .table import Step, add, instruction
 
 if TYPE_CHECKING:
@@ -50,13 +50,21 @@ _STORES = {
 def _addresses(insn: Instruction, operand: Any) -> Callable[[Run], Array]:
     """int64 (waves, lanes): the byte offsets in a register. An offset above 2³¹ is far outside, and stays positive."""
     read = source(insn, operand, "u32")
-    return lambda run: np.broadcast_to(read(run).astype(np.int64), run.machine.exec.shape)
+
+    def addresses(run: Run) -> Array:
+        return spread(run, read(run).astype(np.int64))
+
+    return addresses
 
 
 def _load(access: Access) -> Callable[[Instruction, Target], Step]:
     def builder(insn: Instruction, target: Target) -> Step:
         into, address = insn.operands
-        where, rows, offset = _addresses(insn, address), registers_of(insn, into, access.registers), insn.number("offset")
+        where, rows, offset = (
+            _addresses(insn, address),
+            registers_of(insn, into, access.registers),
+            insn.number("offset"),
+        )
 
         def step(run: Run) -> None:
             found = run.lds.load(where(run) + offset, access.size, run.machine.mask)

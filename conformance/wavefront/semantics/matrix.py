@@ -123,7 +123,11 @@ def _mfma(shape: Shape, kind: str, result: str = "f32") -> Callable[[Instruction
         for name in ("cbsz", "abid", "blgp"):
             if insn.number(name):
                 raise insn.unsupported(f"{name} of a matrix instruction")
-        if per_lane * groups != shape.k or per_lane % _PER_REGISTER[kind] or insn.numbers("neg", (0, 0, 0)) != (0, 0, 0):
+        if (
+            per_lane * groups != shape.k
+            or per_lane % _PER_REGISTER[kind]
+            or insn.numbers("neg", (0, 0, 0)) != (0, 0, 0)
+        ):
             raise insn.unsupported("this matrix shape")
         unpack = _UNPACK[kind]
         a, b = _registers(insn, left, count_in), _registers(insn, right, count_in)

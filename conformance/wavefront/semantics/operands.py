@@ -40,6 +40,11 @@ _ONE_HALF = 0.15915494  # the inline constant 1/(2π), as the assembler prints i
 _INLINE = {"f16": "<e", "f32": "<f", "f64": "<d"}
 
 
+def spread(run: Run, value: Array) -> Array:
+    """The value in the shape (waves, lanes)."""
+    return value if value.shape == run.machine.shape else np.broadcast_to(value, run.machine.shape)
+
+
 def width(kind: str) -> int:
     """Bits of a kind."""
     return int(kind.lstrip("uifb"))
@@ -74,6 +79,8 @@ def raw(insn: Instruction, operand: Operand, kind: str) -> Reader:
         constant = literal(operand, kind)
         return lambda run: constant
     bits = width(kind)
+    if operand.half and bits != 16:
+        raise insn.unsupported(f"{operand.text!r} as {kind}")
     if operand.kind in ("v", "a"):
         return _vector(operand, kind)
     if operand.kind == "s":
@@ -93,7 +100,7 @@ def _vector(operand: Operand, kind: str) -> Reader:
     if bits == 32:
         bank = _BANKS[kind]
         if accumulator:
-            return lambda run: getattr(run.machine, bank)[index + run.machine.first_accumulator]
+            return lambda run: getattr(run.machine, bank)[index + run.machine.first_accumulator]  # type: ignore[no-any-return]
         if kind == "u32":
             return lambda run: run.machine.u[index]
         if kind == "i32":
@@ -122,12 +129,14 @@ def _joined(low: Array, high: Array) -> Array:
 
 def _scalar(operand: Operand, kind: str) -> Reader:
     index, bits = operand.index, width(kind)
+    if kind == "u32":
+        return lambda run: run.machine.number(index)
     if bits == 32:
         bank = _SCALAR_BANKS[kind]
 
         def one(run: Run) -> Array:
             machine = run.machine
-            if machine._unpacked:
+            if index in machine.stale:
                 machine.settle(index)
             found: Array = getattr(machine, bank)[index]
             return found
@@ -185,10 +194,10 @@ def mask_destination(insn: Instruction, operand: Operand) -> Writer:
     index = operand.index
 
     def write(run: Run, value: Array) -> None:
+        # Comparisons give arrays of their own, so one that has the right shape is kept as it is.
         machine = run.machine
-        if value.shape != machine.exec.shape:
-            value = np.broadcast_to(value, machine.exec.shape)
-        machine.set_mask(index, value.copy() if machine.mask is True else value & machine.exec)
+        whole = machine.mask is True and value.shape == machine.shape
+        machine.set_mask(index, value if whole else value & machine.exec)
 
     return write
 
@@ -203,8 +212,19 @@ def destination(insn: Instruction, operand: Operand, kind: str, *, keep_high: bo
     def at(run: Run) -> int:
         return index + (run.machine.first_accumulator if accumulator else 0)
 
-    def write32(run: Run, value: Array) -> None:
+    def write_accumulator(run: Run, value: Array) -> None:
         np.copyto(run.machine.u[at(run)], _bits(value, dtype, np.uint32), where=run.machine.mask)
+
+    bank = _BANKS.get(kind, "u")
+
+    def write32(run: Run, value: Array) -> None:
+        machine = run.machine
+        if value.dtype != dtype:
+            value = value.astype(dtype)
+        if machine.mask is True:
+            getattr(machine, bank)[index][...] = value
+        else:
+            np.copyto(getattr(machine, bank)[index], value, where=machine.mask)
 
     def write64(run: Run, value: Array) -> None:
         value = _bits(value, dtype, np.uint64)
@@ -221,7 +241,7 @@ def destination(insn: Instruction, operand: Operand, kind: str, *, keep_high: bo
             wide = wide | (register & np.uint32(0xFFFF0000))
         np.copyto(register, wide, where=run.machine.mask)
 
-    return {16: write16, 32: write32, 64: write64}[bits]
+    return {16: write16, 32: write_accumulator if accumulator else write32, 64: write64}[bits]
 
 
 def _bits(value: Array, dtype: Any, unsigned: Any) -> Array:
@@ -244,17 +264,25 @@ def scalar_destination(insn: Instruction, operand: Operand, bits: int) -> Writer
     index = operand.index
     special = index + (bits // 32) > EXEC
 
+    def write32(run: Run, value: Array) -> None:
+        machine = run.machine
+        if index in machine.masks or index - 1 in machine.masks:
+            machine.forget(index)
+        if machine.live is True:
+            machine.su[index][...] = value
+        else:
+            np.copyto(machine.su[index], value, where=machine.live)
+
     def write(run: Run, value: Array) -> None:
         machine = run.machine
         parts = (value,) if bits == 32 else (value.astype(np.uint32), (value >> np.uint64(32)).astype(np.uint32))
         for offset, part in enumerate(parts):
-            if machine._masks or machine._unpacked:
-                machine.forget(index + offset)
-            np.copyto(machine.su[index + offset], part, where=machine.live, casting="same_kind")
+            machine.forget(index + offset)
+            np.copyto(machine.su[index + offset], part, where=machine.live)
         if special:
             machine.wrote_number(index)
 
-    return write
+    return write32 if bits == 32 and not special else write
 
 
 def implicit_vcc(insn: Instruction, count: int) -> Operand:

@@ -14,7 +14,7 @@ from ..target import Target
 from . import floats
 from .operands import DTYPES, Reader, mask_source, scalar_destination, source, width
 from .table import Step, add, alias, instruction
-from .vector import byte_permute, leading_zeros, reverse_bits, sign_leading, trailing_zeros
+from .vector import leading_zeros, reverse_bits, sign_leading, trailing_zeros
 
 if TYPE_CHECKING:
     from ..executor import Run
@@ -36,7 +36,11 @@ class Scalar:
 
 
 def set_scc(run: Run, flag: Array) -> None:
-    np.copyto(run.machine.scc, flag, where=run.machine.live)
+    machine = run.machine
+    if machine.live is True:
+        machine.scc[...] = flag
+    else:
+        np.copyto(machine.scc, flag, where=machine.live)
 
 
 def _build(insn: Instruction, op: Scalar) -> Step:
@@ -47,20 +51,41 @@ def _build(insn: Instruction, op: Scalar) -> Step:
     write, function = scalar_destination(insn, into, width(op.result)), op.function
     unsigned = np.uint32 if width(op.result) == 32 else np.uint64
 
+    values = _applied(function, readers)
+    if op.result[0] != "u":
+        bare = values
+        values = _unsigned_pair(bare, unsigned) if op.scc == "own" else lambda run: bare(run).view(unsigned)
+
     def plain(run: Run) -> None:
-        write(run, function(*(reader(run) for reader in readers)).view(unsigned))
+        write(run, values(run))
 
     def flagged(run: Run) -> None:
-        value, flag = function(*(reader(run) for reader in readers))
-        write(run, value.view(unsigned))
+        value, flag = values(run)
+        write(run, value)
         set_scc(run, flag)
 
     def nonzero(run: Run) -> None:
-        value = function(*(reader(run) for reader in readers))
-        write(run, value.view(unsigned))
+        value = values(run)
+        write(run, value)
         set_scc(run, value != 0)
 
     return {"": plain, "own": flagged, "nonzero": nonzero}[op.scc]
+
+
+def _applied(function: Callable[..., Any], readers: list[Reader]) -> Callable[[Run], Any]:
+    if len(readers) == 2:
+        a, b = readers
+        return lambda run: function(a(run), b(run))
+    (only,) = readers
+    return lambda run: function(only(run))
+
+
+def _unsigned_pair(values: Callable[[Run], Any], unsigned: Any) -> Callable[[Run], Any]:
+    def pair(run: Run) -> Any:
+        value, flag = values(run)
+        return value.view(unsigned), flag
+
+    return pair
 
 
 def _add_u32(a: Array, b: Array) -> tuple[Array, Array]:
@@ -274,7 +299,7 @@ for _new, _old in {
     alias(_new, _old)
 
 
-# -- carries, selection, constants in the instruction -----------------------------------------------------------------------
+# -- carries, selection, constants in the instruction ----------------------------------------------------------
 
 
 def _with_carry(name: str, function: Callable[[Run, Array, Array], tuple[Array, Array]]) -> None:
@@ -347,7 +372,7 @@ def _fmac(insn: Instruction, target: Target) -> Step:
     return lambda run: write(run, floats.fma32(a(run), b(run), c(run)).view(U32))
 
 
-# -- comparisons ----------------------------------------------------------------------------------------------------------------
+# -- comparisons ----------------------------------------------------------
 
 _COMPARISONS = {
     "eq": np.equal,
@@ -414,7 +439,7 @@ def _not_modelled(insn: Instruction, target: Target) -> Step:
     raise insn.unsupported(f"{insn.mnemonic} is not modelled")
 
 
-# -- lane masks -------------------------------------------------------------------------------------------------------------------
+# -- lane masks ----------------------------------------------------------
 
 _LOGIC: dict[str, Callable[[Array, Array], Array]] = {
     "and": lambda a, b: a & b,

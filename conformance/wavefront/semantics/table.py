@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 Step = Callable[["Run"], None]
 Builder = Callable[[Instruction, Target], Step]
 
+
+def nothing(run: Run) -> None:
+    """The step of an instruction that does nothing here; programs leave it out."""
+
+
 _BUILDERS: dict[tuple[str, str], Builder] = {}
 _ALIASES: dict[str, str] = {}
 FAMILIES = ("cdna", "rdna")

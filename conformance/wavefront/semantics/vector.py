@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def operation(insn: Instruction, target: Target, op: Operation, operands: tuple[
     readers = [source(insn, o, kind) for o, kind in zip(found[1:], op.sources, strict=True)]
     readers = _halves(insn, readers, found[1:], op.sources)
     if "dpp" in insn.encoding or "dpp8" in insn.encoding:
-        readers[0] = dpp_source(insn, readers[0])
+        readers[0] = dpp_source(insn, readers[0], target.wave)
         return under_dpp(insn, target, _finished(insn, target, op, found[0], readers))
     return _finished(insn, target, op, found[0], readers)
 
@@ -66,11 +67,11 @@ def _halves(
     insn: Instruction, readers: list[Reader], operands: tuple[Operand, ...], kinds: tuple[str, ...]
 ) -> list[Reader]:
     """op_sel of 16-bit sources: which half of a register is read. (The result's own bit is read by `_finished`.)"""
-    if "op_sel" not in insn.modifiers or not any(width(k) == 16 for k in kinds):
+    if "op_sel" not in insn.modifiers:
         return readers
     chosen = insn.numbers("op_sel", ())
     made = []
-    for reader, operand, kind, high in zip(readers, operands, kinds, chosen, strict=False):
+    for reader, operand, kind, high in zip_longest(readers, operands, kinds, chosen[: len(readers)], fillvalue=0):
         if high and width(kind) == 16:
             reader = upper_half(insn, operand, kind)
         elif high:
@@ -123,8 +124,8 @@ def _clamped(insn: Instruction, op: Operation) -> Callable[..., Array]:
 
     def function(*values: Array) -> Array:
         found = op.function(*values) * dtype(factor)
-        # NaN clamps to 0 (dx10_clamp, which Triton's kernels set).
-        return np.where(np.isnan(found), dtype(0), np.clip(found, dtype(0), dtype(1))) if clamp else found
+        # NaN and −0 clamp to +0 (dx10_clamp, which Triton's kernels set).
+        return np.where(found > 0, np.minimum(found, dtype(1)), dtype(0)) if clamp else found
 
     return function
 
@@ -141,7 +142,11 @@ def _in_place(function: Any, out: Reader, readers: list[Reader]) -> Step:
         a, b = readers
 
         def two(run: Run) -> None:
-            function(a(run), b(run), out(run), where=run.machine.mask)
+            mask = run.machine.mask
+            if mask is True:
+                function(a(run), b(run), out(run))
+            else:
+                function(a(run), b(run), out(run), where=mask)
 
         return two
     (only,) = readers
@@ -165,7 +170,7 @@ def _plain(function: Callable[..., Array], write: Callable[[Run, Array], None], 
     return lambda run: write(run, function(*(reader(run) for reader in readers)))
 
 
-# -- functions ----------------------------------------------------------------------------------------------------------
+# -- functions ----------------------------------------------------------
 
 
 def _identity(x: Array) -> Array:
@@ -255,7 +260,9 @@ def byte_permute(a: Array, b: Array, selector: Array) -> Array:
             signs = np.zeros(shape, dtype=U32)
             for index, bit in ((8, 15), (9, 31), (10, 47), (11, 63)):
                 signs = np.where(chosen == index, ((pool >> U64(bit)) & U64(1)).astype(U32) * U32(0xFF), signs)
-            value = np.where(chosen <= 7, value, np.where(chosen < 12, signs, np.where(chosen == 12, U32(0), U32(0xFF))))
+            value = np.where(
+                chosen <= 7, value, np.where(chosen < 12, signs, np.where(chosen == 12, U32(0), U32(0xFF)))
+            )
         result |= value << U32(8 * byte)
     return result
 
@@ -510,7 +517,7 @@ def _fma_with_constant(insn: Instruction, target: Target) -> Step:
     return operation(insn, target, Operation(floats.fma32, "f32", F3))
 
 
-# -- selection and carries -----------------------------------------------------------------------------------------------
+# -- selection and carries ----------------------------------------------------------
 
 
 @instruction("v_cndmask_b32")
@@ -530,13 +537,13 @@ def _cndmask(insn: Instruction, target: Target) -> Step:
     write = destination(insn, into, kind)
     step: Step = lambda run: write(run, np.where(chosen(run), b(run), a(run)))  # noqa: E731
     if "dpp" in insn.encoding or "dpp8" in insn.encoding:
-        a = dpp_source(insn, a)
+        a = dpp_source(insn, a, target.wave)
         return under_dpp(insn, target, lambda run: write(run, np.where(chosen(run), b(run), a(run))))
     return step
 
 
 def _carry(name: str, function: Callable[[Array, Array, Array], tuple[Array, Array]], *, takes: bool) -> None:
-    """An addition or subtraction with carry: into a mask, and out of one if it `takes` one."""
+    """An addition or subtraction of uint32 with carry: into a mask, and out of one if it `takes` one."""
 
     def builder(insn: Instruction, target: Target) -> Step:
         operands = insn.operands
@@ -551,8 +558,8 @@ def _carry(name: str, function: Callable[[Array, Array, Array], tuple[Array, Arr
 
         def step(run: Run) -> None:
             carry = nothing if carried is None else carried(run)
-            value, overflow = function(a(run).astype(U64), b(run).astype(U64), carry)
-            write(run, value.astype(U32))
+            value, overflow = function(a(run), b(run), carry)
+            write(run, value)
             write_carry(run, overflow)
 
         return step
@@ -561,12 +568,19 @@ def _carry(name: str, function: Callable[[Array, Array, Array], tuple[Array, Arr
 
 
 def _sum(a: Array, b: Array, carry: Array) -> tuple[Array, Array]:
-    total = a + b + carry
-    return total & U64(0xFFFFFFFF), total > U64(0xFFFFFFFF)
+    total = a + b
+    if carry.ndim == 0:
+        return total, total < a
+    more = total + carry
+    return more, (total < a) | (more < total)
 
 
 def _difference(a: Array, b: Array, borrow: Array) -> tuple[Array, Array]:
-    return (a - b - borrow) & U64(0xFFFFFFFF), a < b + borrow
+    total = a - b
+    if borrow.ndim == 0:
+        return total, a < b
+    less = total - borrow
+    return less, (a < b) | (total < borrow)
 
 
 def _reverse_difference(a: Array, b: Array, borrow: Array) -> tuple[Array, Array]:
@@ -612,7 +626,7 @@ alias("v_mad_co_u64_u32", "v_mad_u64_u32")
 alias("v_mad_co_i64_i32", "v_mad_i64_i32")
 
 
-# -- division ------------------------------------------------------------------------------------------------------------
+# -- division ----------------------------------------------------------
 
 
 def _exponent(x: Array) -> Array:
@@ -686,7 +700,7 @@ def _div_fmas(insn: Instruction, target: Target) -> Step:
     return step
 
 
-# -- one program for three bits: RDNA and gfx950 ----------------------------------------------------------------------------
+# -- one program for three bits: RDNA and gfx950 ----------------------------------------------------------
 
 
 def _bitop3(table: int, dtype: Any) -> Callable[[Array, Array, Array], Array]:
@@ -706,7 +720,7 @@ def _bitop3(table: int, dtype: Any) -> Callable[[Array, Array, Array], Array]:
 def _bitop(insn: Instruction, target: Target) -> Step:
     kind = "u32" if insn.mnemonic.endswith("32") else "u16"
     function = _bitop3(insn.number("bitop3"), DTYPES[kind])
-    return operation(insn, target, Operation(function, kind, (kind,) * 3))
+    return operation(insn, target, Operation(function, kind, (kind,) * 3, keep_high=True))
 
 
 __all__ = ["Operation", "literal", "operation"]
