@@ -26,6 +26,7 @@ from .plan import RunOptions
 from .problem import Problem
 from .profiles import PROFILE_NAMES
 from .registry import all_properties
+from .tiles import tiles
 from .waivers import Waivers, WaiversInvalid
 from .waivers import read as read_waivers
 from .waivers import today as utc_today
@@ -261,6 +262,7 @@ def list_() -> None:
 
 main.add_command(golden)
 main.add_command(mutants)
+main.add_command(tiles)
 
 
 if __name__ == "__main__":

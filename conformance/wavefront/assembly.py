@@ -1,4 +1,4 @@
-"""Parser of the assembly text that Triton's AMD backend emits: instructions, labels, descriptor, arguments, source lines.
+"""Parser of the assembly text that Triton's AMD backend emits: instructions, labels, descriptor, arguments, lines.
 
 The text is read and not the ELF, so that no decoder stands between a fault and its source line, and syntax that is not
 known fails instead of being taken for something else.
@@ -17,7 +17,7 @@ class Operand:
     """One operand. kind: "v", "s", "a" (registers from `index`, `count` of them), "literal", "label", "off", "null".
 
     value: the literal's 32 bits (or more, for 64-bit operands); `inline` tells an inline float such as 1.0, whose bits
-    depend on the operand's width, from bits. negative, absolute: input modifiers. half: "l" or "h" of a 16-bit register.
+    depend on the operand's width, from bits. negative, absolute: input modifiers. half: "l" or "h" of a register.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Operand:
 
 @dataclass
 class Instruction:
-    """One instruction. encoding: the mnemonic's suffix ("e32", "e64", "dpp", "sdwa" or several). second: of a dual one."""
+    """One instruction. encoding: the mnemonic's suffixes ("e32", "e64", "dpp", "sdwa"). second: of a dual one."""
 
     mnemonic: str
     encoding: tuple[str, ...]
@@ -99,7 +99,7 @@ _INTEGER = re.compile(r"^-?(0x[0-9a-fA-F]+|\d+)$")
 _FLOAT = re.compile(r"^-?\d+\.\d*(e[-+]?\d+)?$")
 _MODIFIER = re.compile(r"^([a-z_][a-z_0-9]*):(.+)$")
 
-# Scalar registers with names. 106 to 127 are where every family's encoding has them; 124 is m0 on CDNA and null on RDNA,
+# Scalar registers with names. 106 to 127 are where every family's encoding has them; 124 is m0 on CDNA, null on RDNA,
 # which are told apart by name here, so the numbers need only be distinct.
 TTMP = 108
 NAMED = {

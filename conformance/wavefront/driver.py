@@ -1,4 +1,4 @@
-"""A driver for Triton whose device is this package: kernels on CPU tensors compile for an AMD target and are executed here.
+"""A driver for Triton whose device is this package: kernels on CPU tensors compile for an AMD target and run here.
 
     with wavefront.device("gfx942"):
         kernel[grid](tensor, ...)
@@ -124,7 +124,7 @@ def _flat(kind: Any, value: Any, name: str) -> Iterator[tuple[str, Any, str]]:
         for index, (inner, part) in enumerate(zip(kind, value, strict=True)):
             yield from _flat(inner, part, f"{name}[{index}]")
     elif isinstance(kind, str) and kind.startswith("tensordesc"):
-        # Triton hands a descriptor to AMD kernels as base pointer, shape, strides, padding, then shape and strides anew.
+        # Triton hands a descriptor to AMD kernels as base, shape, strides, padding, then shape and strides anew.
         yield "*desc", value.base, name
         for part in (*value.shape, *value.strides):
             yield "i64", part, name
@@ -299,7 +299,7 @@ def _driver_class() -> type:
     from triton.backends.compiler import GPUTarget
     from triton.backends.driver import DriverBase
 
-    class Driver(DriverBase):  # type: ignore[misc]
+    class Driver(DriverBase):
         """One for each target, so that Triton's cache of compiled kernels, keyed by device, is one a target too."""
 
         def __init__(self, session: Session) -> None:

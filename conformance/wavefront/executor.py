@@ -18,7 +18,7 @@ from .program import Program
 
 # Waves that run together: more do not fit the caches, fewer do not outweigh what each NumPy call costs.
 CHUNK = 256
-# Instructions that one wave may execute before the run is given up: a wave that waits for another workgroup spins forever.
+# Instructions that a wave may execute before the run is given up: waiting for another workgroup may never end.
 LIMIT = 50_000_000
 KERNARGS = "kernel arguments"
 
@@ -68,7 +68,7 @@ class Run:
     # -- what steps call --------------------------------------------------
 
     def jump(self, taken: Bools, to: int) -> None:
-        """The waves of `taken`, bool (waves, 1), go on at `to`, the other active ones behind the present instruction."""
+        """The waves of `taken`, bool (waves, 1), go on at `to`, the other active ones behind this instruction."""
         chosen = taken[:, 0] if self.active is None else taken[:, 0] & self.active
         count = int(np.count_nonzero(chosen))
         if count == 0:

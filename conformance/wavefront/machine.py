@@ -1,4 +1,4 @@
-"""The registers of many waves at once, as NumPy arrays of shape (waves, lanes) a vector register, (waves, 1) a scalar one.
+"""The registers of many waves at once, as NumPy arrays: (waves, lanes) a vector register, (waves, 1) a scalar one.
 
 A lane mask (exec, vcc, a comparison's result in scalar registers) is kept as booleans of shape (waves, lanes) for as
 long as nothing reads its bits: most masks are only ever combined with other masks.
@@ -17,15 +17,30 @@ from .target import Target
 Bools = NDArray[np.bool_]
 Array = NDArray[Any]
 
+# Elements of memory by their size in bytes.
+ELEMENTS: dict[int, Any] = {
+    1: np.uint8,
+    2: np.uint16,
+    4: np.uint32,
+    8: np.uint64,
+    12: np.dtype("V12"),
+    16: np.dtype("V16"),
+}
+
 # What a register holds that nothing was written to: NaN as float, -1 as integer, a fault as address.
 POISON = 0xFFFFFFFF
+
+
+def _thrice(registers: Array) -> tuple[list[Array], list[Array], list[Array]]:
+    """Each register as uint32, int32 and float32, all of the same memory."""
+    return list(registers.view(np.uint32)), list(registers.view(np.int32)), list(registers.view(np.float32))
 
 
 class Machine:
     """State of `waves` waves of one kernel.
 
-    vector, accumulators: uint32 (registers, waves, lanes); u, i, f: the same memory as a list of arrays, one a register,
-        in uint32, int32 and float32 (accumulators follow at index `first_accumulator`).
+    vector: uint32 (registers, waves, lanes), accumulators behind them from `first_accumulator` on; u, i, f: the same
+        memory as a list of arrays, one a register, in uint32, int32 and float32.
     su, si, sf: the same for scalar registers, (waves, 1).
     scc: bool (waves, 1).
     live: True, or bool (waves, 1) where some waves do not take part in the present instruction.
@@ -38,8 +53,8 @@ class Machine:
         shape = (registers + accumulators, waves, self.lanes)
         self.vector = np.full(shape, POISON, dtype=np.uint32)
         self.scalar = np.full((SCALARS, waves, 1), POISON, dtype=np.uint32)
-        self.u, self.i, self.f = (list(self.vector.view(kind)) for kind in (np.uint32, np.int32, np.float32))
-        self.su, self.si, self.sf = (list(self.scalar.view(kind)) for kind in (np.uint32, np.int32, np.float32))
+        self.u, self.i, self.f = _thrice(self.vector)
+        self.su, self.si, self.sf = _thrice(self.scalar)
         self.scc: Bools = np.zeros((waves, 1), dtype=np.bool_)
         self.exec: Bools = np.ones((waves, self.lanes), dtype=np.bool_)
         self.live: Any = True

@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .machine import Bools
+from .machine import ELEMENTS, Bools
 
 Array = NDArray[Any]
-_UNITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 12: np.dtype("V12"), 16: np.dtype("V16")}
+ELEMENTS: dict[int, Any] = {
+    1: np.uint8,
+    2: np.uint16,
+    4: np.uint32,
+    8: np.uint64,
+    12: np.dtype("V12"),
+    16: np.dtype("V16"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Buffer:
 
 
 class Missed(Exception):
-    """An access in no buffer: flat indices into (waves, lanes), or waves of a scalar access, and the first's address."""
+    """An access in no buffer: flat indices into (waves, lanes), or waves of a scalar access; the first address."""
 
     def __init__(self, lanes: Array, address: int, size: int, *, lanes_are_waves: bool) -> None:
         super().__init__()
@@ -43,7 +50,7 @@ class _Window:
 
     def __init__(self, buffer: Buffer) -> None:
         self.low, self.high = np.uint64(buffer.start), np.uint64(buffer.end)
-        kind = ctypes.c_uint8 * buffer.size
+        kind: Any = ctypes.c_uint8 * buffer.size
         self.bytes = (
             np.frombuffer(kind.from_address(buffer.start), dtype=np.uint8) if buffer.size else np.empty(0, np.uint8)
         )
@@ -56,9 +63,9 @@ class _Window:
         if found is None:
             count = max(len(self.bytes) - size + 1, 0)
             found = (
-                np.ndarray((count,), dtype=_UNITS[size], buffer=self.bytes, strides=(1,))
+                np.ndarray((count,), dtype=ELEMENTS[size], buffer=self.bytes, strides=(1,))
                 if count
-                else np.empty(0, _UNITS[size])
+                else np.empty(0, ELEMENTS[size])
             )
             self._views[size] = found
         return found
@@ -69,7 +76,7 @@ class _Window:
         if key not in self._views:
             if self._start % size or size == 12:
                 return None
-            self._views[key] = self.bytes[: len(self.bytes) // size * size].view(_UNITS[size])
+            self._views[key] = self.bytes[: len(self.bytes) // size * size].view(ELEMENTS[size])
         return self._views[key]
 
 
@@ -141,7 +148,7 @@ class Memory:
         return found
 
     def _scattered(self, addresses: Array, size: int, mask: Any) -> Array:
-        result = np.zeros(addresses.shape, dtype=_UNITS[size])
+        result = np.zeros(addresses.shape, dtype=ELEMENTS[size])
         for window, inside in self._each(addresses, size, mask):
             result[inside] = window.view(size)[(addresses[inside] - window.low).view(np.int64)]
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from .assembly import Instruction, Kernel, parse
 from .faults import AssemblyError, UnsupportedInstruction
@@ -55,7 +56,7 @@ def translate(kernel: Kernel) -> Program:
     starts |= {i + 1 for i, insn in enumerate(kernel.instructions) if ends_block(insn)}
     ordered = [*sorted(s for s in starts if s < len(steps)), len(steps)]
     blocks = {}
-    for first, end in zip(ordered, ordered[1:], strict=False):
+    for first, end in pairwise(ordered):
         kept = [i for i in range(first, end) if steps[i] is not nothing]
         blocks[first] = Block(first, end - 1, tuple(steps[i] for i in kept), tuple(kept))
     vectors, accumulators = _register_counts(kernel)

@@ -132,8 +132,8 @@ for _relation, _function in _FLOAT.items():
 # The ten classes of v_cmp_class, by the bit that asks for each.
 def _classes(x: Array) -> list[Array]:
     info = np.finfo(x.dtype)
-    bits = x.view(np.uint32 if x.dtype == np.float32 else np.uint16 if x.dtype == np.float16 else np.uint64)
-    quiet = bits.dtype.type(1 << (info.nmant - 1))
+    bits: Array = x.view(np.uint32 if x.dtype == np.float32 else np.uint16 if x.dtype == np.float16 else np.uint64)
+    quiet: Any = bits.dtype.type(1 << (info.nmant - 1))
     nan, negative = np.isnan(x), np.signbit(x)
     small = (np.abs(x) < info.smallest_normal) & (x != 0)
     normal = np.isfinite(x) & ~small & (x != 0)

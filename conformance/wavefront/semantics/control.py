@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..assembly import VCC, Instruction
 from ..faults import TRAP
 from ..target import Target
+from .masks import any_lane
 from .operands import scalar_destination
-from .scalar import any_lane
 from .table import Step, add, instruction, nothing
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ Array = NDArray[Any]
 
 # Hints, waits for memory that is never late here (waits.py checks them on the text), and messages to the host.
 _NOTHING = (
-    "s_nop s_sleep s_setprio s_clause s_delay_alu s_waitcnt s_waitcnt_vscnt s_waitcnt_depctr s_wait_alu s_wait_loadcnt "
-    "s_wait_storecnt s_wait_dscnt s_wait_kmcnt s_wait_loadcnt_dscnt s_wait_storecnt_dscnt s_wait_samplecnt s_wait_bvhcnt "
-    "s_wait_idle s_wait_expcnt s_set_inst_prefetch_distance s_inst_prefetch s_icache_inv s_code_end s_sethalt "
-    "s_sched_barrier buffer_gl0_inv buffer_gl1_inv buffer_inv buffer_wbl2 buffer_wbinvl1 global_inv global_wb "
-    "global_wbinv s_dcache_wb s_dcache_inv s_prefetch_inst s_prefetch_inst_pc_rel s_ttracedata s_ttracedata_imm"
+    "s_nop s_sleep s_setprio s_clause s_delay_alu s_waitcnt s_waitcnt_vscnt s_waitcnt_depctr s_wait_alu "
+    "s_wait_loadcnt s_wait_storecnt s_wait_dscnt s_wait_kmcnt s_wait_loadcnt_dscnt s_wait_storecnt_dscnt "
+    "s_wait_samplecnt s_wait_bvhcnt s_wait_idle s_wait_expcnt s_set_inst_prefetch_distance s_inst_prefetch "
+    "s_icache_inv s_code_end s_sethalt s_sched_barrier buffer_gl0_inv buffer_gl1_inv buffer_inv buffer_wbl2 "
+    "buffer_wbinvl1 global_inv global_wb global_wbinv s_dcache_wb s_dcache_inv s_prefetch_inst "
+    "s_prefetch_inst_pc_rel s_ttracedata s_ttracedata_imm "
 )
 
 

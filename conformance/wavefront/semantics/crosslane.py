@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def _wave_shift(lane: int, lanes: int, by: int) -> int:
 
 
 # The lane that each lane reads, or _OUTSIDE. Amounts are the modifier's text.
-_PATTERNS = {
+_PATTERNS: dict[str, Callable[[str, int, int], int]] = {
     "quad_perm": _quad,
     "row_shl": lambda text, lane, lanes: _within_row(lane, lane % ROW + int(text)),
     "row_shr": lambda text, lane, lanes: _within_row(lane, lane % ROW - int(text)),

@@ -1,4 +1,4 @@
-"""Float arithmetic that NumPy has no function for: fused multiply-add, and operations correctly rounded through wider ones."""
+"""Float arithmetic that NumPy has no function for: fused multiply-add, and operations rounded once from wider ones."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def _to_odd(a: Array, b: Array) -> Array:
     return np.where(even, bits + step, bits).view(np.float64)
 
 
+def scaled_fma32(a: Array, b: Array, c: Array, factor: Array) -> Array:
+    """(a·b + c)·factor of float32 arrays and a power of two, rounded once, subnormal results too."""
+    return (_to_odd(a.astype(np.float64) * b, c.astype(np.float64)) * factor).astype(np.float32)
+
+
 def fma64(a: Array, b: Array, c: Array) -> Array:
     """a·b + c of float64 arrays through longer arithmetic where the machine has it, element by element in Python's
     exact integers otherwise: float64 FMA appears in divisions alone, and rarely."""
@@ -56,7 +61,10 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
     for i, (x, y, z) in enumerate(zip(*flat, strict=True)):
         if np.isfinite(x) and np.isfinite(y) and np.isfinite(z):
             exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
-            out[i] = float(exact) if exact else x * y + z
+            try:
+                out[i] = float(exact) if exact else x * y + z
+            except OverflowError:
+                out[i] = np.copysign(np.inf, x * y)
         else:
             out[i] = x * y + z
     return result
@@ -71,7 +79,7 @@ def rounded(function: Any) -> Any:
     """A float32 function computed in float64: correctly rounded but for ties closer than float64 sees."""
 
     def apply(x: Array) -> Array:
-        return function(x.astype(np.float64)).astype(np.float32)  # type: ignore[no-any-return]
+        return function(x.astype(np.float64)).astype(np.float32)
 
     return apply
 

@@ -1,4 +1,4 @@
-"""Loads, stores and atomics on global memory: scalar, global, flat and buffer instructions; and scratch."""
+"""Loads and stores of global memory: scalar, global, flat and buffer instructions; and of scratch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ..assembly import Instruction, Operand
 from ..faults import OUT_OF_BOUNDS
+from ..machine import ELEMENTS
+from ..memory import Missed
 from ..target import Target
 from .operands import Reader, source, spread
 from .table import Step, add
@@ -148,12 +150,12 @@ class Place:
 Placed = Callable[["Run"], Place]
 
 
-def _hints(insn: Instruction) -> None:
+def hints(insn: Instruction) -> None:
     for name in _HINTS:
         insn.take(name)
 
 
-def _global_place(insn: Instruction, address: Operand, base: Operand) -> Placed:
+def global_place(insn: Instruction, address: Operand, base: Operand) -> Placed:
     """A 64-bit address in registers, or a scalar base with an unsigned 32-bit offset in a register."""
     constant = np.array(insn.number("offset"), dtype=np.int64).view(U64)
     if base.kind == "off":
@@ -167,7 +169,7 @@ def _wide(run: Run, addresses: Array) -> Array:
     return spread(run, addresses)
 
 
-def _buffer_place(insn: Instruction, operands: tuple[Operand, ...], size: int) -> Placed:
+def buffer_place(insn: Instruction, operands: tuple[Operand, ...], size: int) -> Placed:
     """A raw buffer: base and number of bytes in a descriptor of four scalars, an offset in a register, one in a scalar,
     and one in the instruction. Lanes beyond the number of bytes touch nothing (Triton masks lanes that way)."""
     vector, descriptor, scalar = operands
@@ -191,9 +193,24 @@ def _buffer_place(insn: Instruction, operands: tuple[Operand, ...], size: int) -
         addresses = _wide(run, base + inside + uniform(run))
         if fits.all():
             return Place(addresses, machine.mask)
+        _refuse_dropped(machine, offset(run), ~fits & (limit >= U64(_UNLIMITED)), addresses, size)
         return Place(addresses, fits & machine.exec if machine.mask is True else fits & machine.mask)
 
     return place
+
+
+# Triton's descriptors claim this many bytes whatever the tensor's size, and its masked lanes point at exactly _MASKED.
+_UNLIMITED, _MASKED = 0x7FFFFFFE, U32(0x80000000)
+
+
+def _refuse_dropped(machine: Any, offset: Array, beyond: Array, addresses: Array, size: int) -> None:
+    """Raise Missed for lanes beyond an unlimited descriptor that no mask put there: a negative offset, whose access the
+    hardware drops without a word."""
+    wrong = beyond & (offset != _MASKED) & machine.lanes_on()
+    if wrong.any():
+        lane = int(np.flatnonzero(wrong)[0])
+        back = (int(offset[np.unravel_index(lane, offset.shape)]) if offset.shape == wrong.shape else 0) >> 31 << 32
+        raise Missed(np.array([lane]), int(addresses.flat[lane]) - back, size, lanes_are_waves=False)
 
 
 def _scalar_words(count: int) -> Callable[[Instruction, Target], Step]:
@@ -201,7 +218,7 @@ def _scalar_words(count: int) -> Callable[[Instruction, Target], Step]:
 
     def builder(insn: Instruction, target: Target) -> Step:
         into, base, *rest = insn.operands
-        _hints(insn)
+        hints(insn)
         start = source(insn, base, "u64")
         constant = np.array(insn.number("offset"), dtype=np.int64).view(U64)
         zero = np.zeros((), dtype=U32)
@@ -229,7 +246,7 @@ def _scalar_words(count: int) -> Callable[[Instruction, Target], Step]:
 
 def _load(insn: Instruction, access: Access, place: Placed, into: Operand) -> Step:
     rows = registers_of(insn, into, access.registers)
-    _hints(insn)
+    hints(insn)
     if insn.flag("lds") or insn.flag("tfe"):
         raise insn.unsupported("a load into LDS, or one with a fail flag")
 
@@ -246,7 +263,7 @@ def _load(insn: Instruction, access: Access, place: Placed, into: Operand) -> St
 
 def _store(insn: Instruction, access: Access, place: Placed, value: Operand) -> Step:
     rows = registers_of(insn, value, access.registers)
-    _hints(insn)
+    hints(insn)
 
     def step(run: Run) -> None:
         at = place(run)
@@ -268,7 +285,7 @@ def _builder(kind: str, access: Access, *, load: bool) -> Callable[[Instruction,
         # Without offen the vector offset is written as `off`, or left out.
         if len(rest) == 2:
             rest = [Operand("off"), *rest]
-        place = _buffer_place(insn, (rest[0], rest[1], rest[2]), access.size)
+        place = buffer_place(insn, (rest[0], rest[1], rest[2]), access.size)
         return _load(insn, access, place, data) if load else _store(insn, access, place, data)
 
     def plain(insn: Instruction, target: Target) -> Step:
@@ -276,7 +293,7 @@ def _builder(kind: str, access: Access, *, load: bool) -> Callable[[Instruction,
             data, address, *base = insn.operands
         else:
             address, data, *base = insn.operands
-        place = _global_place(insn, address, base[0] if base else Operand("off"))
+        place = global_place(insn, address, base[0] if base else Operand("off"))
         return _load(insn, access, place, data) if load else _store(insn, access, place, data)
 
     def scratch(insn: Instruction, target: Target) -> Step:
@@ -301,8 +318,8 @@ for _count, _old, _new in (
     (8, "x8", "256"),
     (16, "x16", "512"),
 ):
-    add(f"s_load_dword{_old}", _scalar_words(_count))
-    add(f"s_load_b{_new}", _scalar_words(_count))
+    add("s_load_dword" if _count == 1 else f"s_load_dwordx{_count}", _scalar_words(_count))
+    add(f"s_load_b{32 * _count}", _scalar_words(_count))
 
 
 # -- scratch: memory of one lane, where registers are spilled ----------------------------------------------------------
@@ -310,11 +327,18 @@ for _count, _old, _new in (
 
 def _scratch(insn: Instruction, access: Access, data: Operand, address: Operand, base: Operand, *, load: bool) -> Step:
     rows = registers_of(insn, data, access.registers)
-    _hints(insn)
+    hints(insn)
     constant = np.int64(insn.number("offset"))
     parts = [source(insn, o, "i32") for o in (address, base) if o.kind not in ("off", "null")]
-    units = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 12: np.dtype("V12"), 16: np.dtype("V16")}
-    kind: Any = np.dtype(units[access.size])
+    units: dict[int, Any] = {
+        1: np.uint8,
+        2: np.uint16,
+        4: np.uint32,
+        8: np.uint64,
+        12: np.dtype("V12"),
+        16: np.dtype("V16"),
+    }
+    kind: Any = np.dtype(ELEMENTS[access.size])
 
     def step(run: Run) -> None:
         machine, memory = run.machine, run.private()
@@ -336,109 +360,3 @@ def _scratch(insn: Instruction, access: Access, data: Operand, address: Operand,
         view[at[on]] = values[on]
 
     return step
-
-
-# -- atomics ----------------------------------------------------------
-
-_ATOMICS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "add": ("u32", lambda old, new: old + new),
-    "add_u32": ("u32", lambda old, new: old + new),
-    "sub": ("u32", lambda old, new: old - new),
-    "sub_u32": ("u32", lambda old, new: old - new),
-    "and": ("u32", lambda old, new: old & new),
-    "and_b32": ("u32", lambda old, new: old & new),
-    "or": ("u32", lambda old, new: old | new),
-    "or_b32": ("u32", lambda old, new: old | new),
-    "xor": ("u32", lambda old, new: old ^ new),
-    "xor_b32": ("u32", lambda old, new: old ^ new),
-    "swap": ("u32", lambda old, new: new),
-    "swap_b32": ("u32", lambda old, new: new),
-    "smin": ("i32", min),
-    "min_i32": ("i32", min),
-    "smax": ("i32", max),
-    "max_i32": ("i32", max),
-    "umin": ("u32", min),
-    "min_u32": ("u32", min),
-    "umax": ("u32", max),
-    "max_u32": ("u32", max),
-    "add_f32": ("f32", lambda old, new: old + new),
-    "pk_add_f16": ("f16", lambda old, new: old + new),
-    "add_x2": ("u64", lambda old, new: old + new),
-    "add_u64": ("u64", lambda old, new: old + new),
-    "swap_x2": ("u64", lambda old, new: new),
-    "swap_b64": ("u64", lambda old, new: new),
-    "umin_x2": ("u64", min),
-    "min_u64": ("u64", min),
-    "umax_x2": ("u64", max),
-    "max_u64": ("u64", max),
-    "smin_x2": ("i64", min),
-    "min_i64": ("i64", min),
-    "smax_x2": ("i64", max),
-    "max_i64": ("i64", max),
-    "add_f64": ("f64", lambda old, new: old + new),
-}
-_COMPARE_SWAP = {"cmpswap": 1, "cmpswap_b32": 1, "cmpswap_x2": 2, "cmpswap_b64": 2}
-_KINDS: dict[str, Any] = {
-    "u32": np.uint32,
-    "i32": np.int32,
-    "f32": np.float32,
-    "f16": np.dtype((np.float16, (2,))),
-    "u64": np.uint64,
-    "i64": np.int64,
-    "f64": np.float64,
-}
-
-
-def _atomic(prefix: str, name: str) -> None:
-    """Lanes are served one after another, in the order of waves and lanes: a legal order, and always the same."""
-    compare = name in _COMPARE_SWAP
-    words = _COMPARE_SWAP[name] if compare else (2 if _ATOMICS[name][0].endswith("64") else 1)
-    kind, function = ("u64" if words == 2 else "u32", None) if compare else _ATOMICS[name]
-
-    def builder(insn: Instruction, target: Target) -> Step:
-        returns = insn.flag("sc0") or insn.flag("glc") or "RETURN" in insn.take("th")
-        operands = insn.operands
-        if prefix == "buffer":
-            data, *rest = operands
-            place = _buffer_place(insn, (rest[0], rest[1], rest[2]), 4 * words)
-            into = data if returns else None
-        else:
-            if returns:
-                into, address, data, *base = operands
-            else:
-                into, (address, data, *base) = None, operands
-            place = _global_place(insn, address, base[0] if base else Operand("off"))
-        _hints(insn)
-        given = registers_of(insn, data, words * (2 if compare else 1))
-        result = registers_of(insn, into, words) if into is not None else None
-        access = Access(4 * words, words)
-
-        def step(run: Run) -> None:
-            at = place(run)
-            rows = given(run)
-            new = from_registers(rows[:words], access)
-            expected = from_registers(rows[words:], access) if compare else None
-            old = np.zeros(new.shape, dtype=new.dtype)
-            on = run.machine.lanes_on() if at.mask is True else at.mask
-            for wave, lane in zip(*np.nonzero(on), strict=True):
-                here = (slice(wave, wave + 1), slice(lane, lane + 1))
-                before = run.memory.load(at.addresses[here], 4 * words, True)
-                old[here] = before
-                if expected is not None:
-                    changed = np.where(before == expected[here], new[here], before)
-                else:
-                    a, b = before.view(_KINDS[kind]).ravel()[0:], new[here].copy().view(_KINDS[kind]).ravel()
-                    values = [function(x, y) for x, y in zip(a, b, strict=True)]
-                    changed = np.array(values, dtype=a.dtype).view(new.dtype).reshape(1, 1)
-                run.memory.store(at.addresses[here], changed, True)
-            if result is not None:
-                to_registers(run, result(run), old, access)
-
-        return step
-
-    add(f"{prefix}_atomic_{name}", builder)
-
-
-for _prefix in ("global", "flat", "buffer"):
-    for _name in (*_ATOMICS, *_COMPARE_SWAP):
-        _atomic(_prefix, _name)

@@ -144,8 +144,8 @@ for _bits, _access in (("b32", Access(4, 1)), ("b64", Access(8, 2))):
 
 @instruction("ds_read_b64_tr_b16", family="cdna")
 def _transposed(insn: Instruction, target: Target) -> Step:
-    """gfx950: 16 lanes load 4 halves each and exchange them: lane i of a row ends with the halves number i % 4... of the
-    lanes that hold its column. Within 16 lanes, element j of lane i comes from element i % 4 of lane 4·j + i // 4."""
+    """gfx950: 16 lanes load 4 halves each and exchange them, so that each ends with a column of the tile that they hold
+    together: half j of lane i comes from half i % 4 of lane 4·j + i // 4."""
     into, address = insn.operands
     where, rows, offset = _addresses(insn, address), registers_of(insn, into, 2), insn.number("offset")
     access = Access(8, 2)

@@ -147,7 +147,7 @@ def _mfma(shape: Shape, kind: str, result: str = "f32") -> Callable[[Instruction
 
 
 def _to_lanes(product: Array, shape: Shape) -> Array:
-    """(waves, M, N) to (waves, 64 lanes, registers): register r of lane l is row 4·(l // N) + (r % 4) + (r // 4)·step."""
+    """(waves, M, N) to (waves, 64, registers): register r of lane l is row 4·(l // N) + r % 4 + (r // 4)·(256 / N)."""
     waves = product.shape[0]
     groups = 64 // shape.n
     # Rows as (block of 4·groups, group, 4).

@@ -100,7 +100,7 @@ def _vector(operand: Operand, kind: str) -> Reader:
     if bits == 32:
         bank = _BANKS[kind]
         if accumulator:
-            return lambda run: getattr(run.machine, bank)[index + run.machine.first_accumulator]  # type: ignore[no-any-return]
+            return lambda run: getattr(run.machine, bank)[index + run.machine.first_accumulator]
         if kind == "u32":
             return lambda run: run.machine.u[index]
         if kind == "i32":
@@ -147,7 +147,12 @@ def _scalar(operand: Operand, kind: str) -> Reader:
     return lambda run: run.machine.number(index).astype(np.uint16).view(DTYPES[kind])
 
 
-_SIGNS = {"f16": np.uint16(0x8000), "f32": np.uint32(1 << 31), "f64": np.uint64(1 << 63), "bf16": np.uint16(0x8000)}
+_SIGNS: dict[str, Any] = {
+    "f16": np.uint16(0x8000),
+    "f32": np.uint32(1 << 31),
+    "f64": np.uint64(1 << 63),
+    "bf16": np.uint16(0x8000),
+}
 
 
 def signed(reader: Reader, kind: str, *, negative: bool, absolute: bool) -> Reader:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..assembly import EXEC, Instruction, Operand
+from ..assembly import Instruction, Operand
 from ..target import Target
 from . import floats
-from .operands import DTYPES, Reader, mask_source, scalar_destination, source, width
+from .bits import leading_zeros, reverse_bits, sign_leading, trailing_zeros
+from .operands import Reader, scalar_destination, source, width
 from .table import Step, add, alias, instruction
-from .vector import leading_zeros, reverse_bits, sign_leading, trailing_zeros
 
 if TYPE_CHECKING:
     from ..executor import Run
@@ -43,7 +43,7 @@ def set_scc(run: Run, flag: Array) -> None:
         np.copyto(machine.scc, flag, where=machine.live)
 
 
-def _build(insn: Instruction, op: Scalar) -> Step:
+def build(insn: Instruction, op: Scalar) -> Step:
     into, *operands = insn.operands
     if len(operands) != len(op.sources):
         raise insn.unsupported(f"{len(op.sources)} sources are modelled")
@@ -149,7 +149,7 @@ def _bfe_u32(x: Array, spec: Array) -> Array:
 
 def _bfe_i32(x: Array, spec: Array) -> Array:
     offset, size = _field(x, spec, 32)
-    value = (x.astype(I64) >> offset.astype(I64)) & ((I64(1) << size.astype(I64)) - I64(1))
+    value = (x.view(np.int32).astype(I64) >> offset.astype(I64)) & ((I64(1) << size.astype(I64)) - I64(1))
     sign = np.where(size > 0, I64(1) << np.maximum(size.astype(I64) - 1, 0), I64(0))
     return ((value ^ sign) - sign).astype(np.int32)
 
@@ -192,7 +192,7 @@ def _high_signed(a: Array, b: Array) -> Array:
     return ((a.astype(I64) * b) >> I64(32)).astype(np.int32)
 
 
-U, I, L = ("u32", "u32"), ("i32", "i32"), ("u64", "u64")
+U, S, L = ("u32", "u32"), ("i32", "i32"), ("u64", "u64")
 F = ("f32", "f32")
 _FIVE, _SIX = U32(31), U32(63)
 
@@ -210,24 +210,24 @@ _TABLE: dict[str, Scalar] = {
     "s_flbit_i32": Scalar(sign_leading, "u32", ("i32",)),
     "s_add_u32": Scalar(_add_u32, "u32", U, "own"),
     "s_sub_u32": Scalar(_sub_u32, "u32", U, "own"),
-    "s_add_i32": Scalar(_add_i32, "i32", I, "own"),
-    "s_sub_i32": Scalar(_sub_i32, "i32", I, "own"),
+    "s_add_i32": Scalar(_add_i32, "i32", S, "own"),
+    "s_sub_i32": Scalar(_sub_i32, "i32", S, "own"),
     "s_mul_i32": Scalar(np.multiply, "u32", U),
     "s_mul_hi_u32": Scalar(_high, "u32", U),
-    "s_mul_hi_i32": Scalar(_high_signed, "i32", I),
+    "s_mul_hi_i32": Scalar(_high_signed, "i32", S),
     "s_mul_u64": Scalar(np.multiply, "u64", L),
     "s_add_u64": Scalar(np.add, "u64", L),
     "s_sub_u64": Scalar(np.subtract, "u64", L),
     "s_lshl_b32": Scalar(lambda x, s: x << (s & _FIVE), "u32", U, "nonzero"),
     "s_lshr_b32": Scalar(lambda x, s: x >> (s & _FIVE), "u32", U, "nonzero"),
-    "s_ashr_i32": Scalar(lambda x, s: x >> (s & np.int32(31)), "i32", I, "nonzero"),
+    "s_ashr_i32": Scalar(lambda x, s: x >> (s & np.int32(31)), "i32", S, "nonzero"),
     "s_lshl_b64": Scalar(lambda x, s: x << (s & _SIX).astype(U64), "u64", ("u64", "u32"), "nonzero"),
     "s_lshr_b64": Scalar(lambda x, s: x >> (s & _SIX).astype(U64), "u64", ("u64", "u32"), "nonzero"),
     "s_ashr_i64": Scalar(lambda x, s: x >> (s & _SIX).astype(I64), "i64", ("i64", "u32"), "nonzero"),
     "s_min_u32": Scalar(_choice(np.minimum, np.less), "u32", U, "own"),
-    "s_max_u32": Scalar(_choice(np.maximum, np.greater), "u32", U, "own"),
-    "s_min_i32": Scalar(_choice(np.minimum, np.less), "i32", I, "own"),
-    "s_max_i32": Scalar(_choice(np.maximum, np.greater), "i32", I, "own"),
+    "s_max_u32": Scalar(_choice(np.maximum, np.greater_equal), "u32", U, "own"),
+    "s_min_i32": Scalar(_choice(np.minimum, np.less), "i32", S, "own"),
+    "s_max_i32": Scalar(_choice(np.maximum, np.greater_equal), "i32", S, "own"),
     "s_bfe_u32": Scalar(_bfe_u32, "u32", U, "nonzero"),
     "s_bfe_i32": Scalar(_bfe_i32, "i32", U, "nonzero"),
     "s_bfe_u64": Scalar(_bfe_u64, "u64", ("u64", "u32"), "nonzero"),
@@ -270,7 +270,7 @@ def _doubled_bits(x: Array) -> Array:
 
 
 def _register(name: str, op: Scalar) -> None:
-    add(name, lambda insn, target: _build(insn, op))
+    add(name, lambda insn, target: build(insn, op))
 
 
 for _name, _op in _TABLE.items():
@@ -333,7 +333,7 @@ def _cselect(insn: Instruction, target: Target) -> Step:
     return lambda run: write(run, np.where(run.machine.scc, a(run), b(run)))
 
 
-def _short(operand: Operand) -> int:
+def short(operand: Operand) -> int:
     """The 16-bit constant of a K instruction, sign-extended, from a literal that may be written either way."""
     return (operand.value & 0xFFFF ^ 0x8000) - 0x8000
 
@@ -341,7 +341,7 @@ def _short(operand: Operand) -> int:
 @instruction("s_movk_i32")
 def _movk(insn: Instruction, target: Target) -> Step:
     into, constant = insn.operands
-    value = np.array(_short(constant), dtype=np.int32).view(U32)
+    value = np.array(short(constant), dtype=np.int32).view(U32)
     write = scalar_destination(insn, into, 32)
     return lambda run: write(run, value)
 
@@ -349,7 +349,7 @@ def _movk(insn: Instruction, target: Target) -> Step:
 @instruction("s_addk_i32", "s_addk_co_i32", "s_mulk_i32")
 def _addk(insn: Instruction, target: Target) -> Step:
     into, constant = insn.operands
-    value = np.array(_short(constant), dtype=np.int32)
+    value = np.array(short(constant), dtype=np.int32)
     read, write = source(insn, into, "i32"), scalar_destination(insn, into, 32)
     if insn.mnemonic == "s_mulk_i32":
         return lambda run: write(run, (read(run) * value).view(U32))
@@ -370,208 +370,3 @@ def _fmac(insn: Instruction, target: Target) -> Step:
     a, b, c = (source(insn, o, "f32") for o in operands)
     write = scalar_destination(insn, into, 32)
     return lambda run: write(run, floats.fma32(a(run), b(run), c(run)).view(U32))
-
-
-# -- comparisons ----------------------------------------------------------
-
-_COMPARISONS = {
-    "eq": np.equal,
-    "lg": np.not_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-}
-
-
-def _comparison(name: str, function: Any, kind: str, *, constant: bool) -> None:
-    def builder(insn: Instruction, target: Target) -> Step:
-        left, right = insn.operands
-        a = source(insn, left, kind)
-        if constant:
-            number = _short(right) if kind == "i32" else right.value & 0xFFFF
-            value = np.array(number, dtype=DTYPES[kind])
-            return lambda run: set_scc(run, function(a(run), value))
-        b = source(insn, right, kind)
-        return lambda run: set_scc(run, function(a(run), b(run)))
-
-    add(name, builder)
-
-
-for _relation, _compare in _COMPARISONS.items():
-    for _kind in ("u32", "i32"):
-        _comparison(f"s_cmp_{_relation}_{_kind}", _compare, _kind, constant=False)
-        _comparison(f"s_cmpk_{_relation}_{_kind}", _compare, _kind, constant=True)
-    if _relation in ("eq", "lg"):
-        _comparison(f"s_cmp_{_relation}_u64", _compare, "u64", constant=False)
-    _comparison(f"s_cmp_{_relation}_f32", _compare, "f32", constant=False)
-for _negated, _compare in (("nlt", np.less), ("nle", np.less_equal), ("ngt", np.greater), ("nge", np.greater_equal)):
-    _comparison(f"s_cmp_{_negated}_f32", lambda a, b, f=_compare: ~f(a, b), "f32", constant=False)
-_comparison("s_cmp_neq_f32", np.not_equal, "f32", constant=False)
-
-
-def _bit_comparison(name: str, *, wanted: int, bits: int) -> None:
-    def builder(insn: Instruction, target: Target) -> Step:
-        left, right = insn.operands
-        a, b = source(insn, left, f"u{bits}"), source(insn, right, "u32")
-        dtype, limit = DTYPES[f"u{bits}"], U32(bits - 1)
-        return lambda run: set_scc(run, ((a(run) >> (b(run) & limit).astype(dtype)) & dtype(1)) == wanted)
-
-    add(name, builder)
-
-
-for _wanted in (0, 1):
-    for _bits in (32, 64):
-        _bit_comparison(f"s_bitcmp{_wanted}_b{_bits}", wanted=_wanted, bits=_bits)
-
-
-@instruction("s_bitset0_b32", "s_bitset1_b32")
-def _bitset(insn: Instruction, target: Target) -> Step:
-    into, place = insn.operands
-    read, at, write = source(insn, into, "u32"), source(insn, place, "u32"), scalar_destination(insn, into, 32)
-    if insn.mnemonic == "s_bitset1_b32":
-        return lambda run: write(run, read(run) | (U32(1) << (at(run) & _FIVE)))
-    return lambda run: write(run, read(run) & ~(U32(1) << (at(run) & _FIVE)))
-
-
-@instruction("s_getpc_b64", "s_sext_i64_i32")
-def _not_modelled(insn: Instruction, target: Target) -> Step:
-    raise insn.unsupported(f"{insn.mnemonic} is not modelled")
-
-
-# -- lane masks ----------------------------------------------------------
-
-_LOGIC: dict[str, Callable[[Array, Array], Array]] = {
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "andn2": lambda a, b: a & ~b,
-    "orn2": lambda a, b: a | ~b,
-    "nand": lambda a, b: ~(a & b),
-    "nor": lambda a, b: ~(a | b),
-    "xnor": lambda a, b: ~(a ^ b),
-}
-
-
-def _mask_like(operand: Operand) -> bool:
-    return operand.kind == "s" or (operand.kind == "literal" and operand.value in (0, -1) and operand.inline is None)
-
-
-def _at_hand(run: Run, operand: Operand) -> bool:
-    return operand.kind == "literal" or run.machine.has_mask(operand.index)
-
-
-def _mask_write(run: Run, index: int, mask: Array) -> None:
-    run.machine.set_mask(index, mask)
-
-
-def any_lane(mask: Array) -> Array:
-    """bool (waves, 1)"""
-    found: Array = mask.any(axis=1, keepdims=True)
-    return found
-
-
-def _mask_logic(name: str, bits: int) -> None:
-    """A logical operation of the width of a lane mask: on masks where they are at hand, else on numbers."""
-    logic = _LOGIC[name]
-    scalar = _build
-
-    def builder(insn: Instruction, target: Target) -> Step:
-        into, left, right = insn.operands
-        numbers = scalar(insn, Scalar(logic, f"u{bits}", (f"u{bits}",) * 2, "nonzero"))
-        if bits != target.wave or not (_mask_like(left) and _mask_like(right)) or into.kind != "s":
-            return numbers
-        a, b = mask_source(insn, left, target.mask_registers), mask_source(insn, right, target.mask_registers)
-        literals = left.kind == "literal" and right.kind == "literal"
-
-        def step(run: Run) -> None:
-            wanted = into.index == EXEC or (_at_hand(run, left) and _at_hand(run, right))
-            if literals or not wanted:
-                numbers(run)
-                return
-            mask = logic(a(run), b(run))
-            set_scc(run, any_lane(mask))
-            _mask_write(run, into.index, mask)
-
-        return step
-
-    add(f"s_{name}_b{bits}", builder)
-
-
-def _move(bits: int) -> Callable[[Instruction, Target], Step]:
-    def builder(insn: Instruction, target: Target) -> Step:
-        into, value = insn.operands
-        numbers = _build(insn, Scalar(lambda x: x, f"u{bits}", (f"u{bits}",)))
-        if bits != target.wave or not _mask_like(value) or into.kind != "s":
-            return numbers
-        read: Reader = mask_source(insn, value, target.mask_registers)
-
-        def step(run: Run) -> None:
-            if into.index == EXEC or (value.kind == "s" and run.machine.has_mask(value.index)):
-                _mask_write(run, into.index, read(run))
-            else:
-                numbers(run)
-
-        return step
-
-    return builder
-
-
-def _not(bits: int) -> Callable[[Instruction, Target], Step]:
-    def builder(insn: Instruction, target: Target) -> Step:
-        into, value = insn.operands
-        numbers = _build(insn, Scalar(np.bitwise_not, f"u{bits}", (f"u{bits}",), "nonzero"))
-        if bits != target.wave or value.kind != "s" or into.kind != "s":
-            return numbers
-        read = mask_source(insn, value, target.mask_registers)
-
-        def step(run: Run) -> None:
-            if not run.machine.has_mask(value.index):
-                numbers(run)
-                return
-            mask = ~read(run)
-            set_scc(run, any_lane(mask))
-            _mask_write(run, into.index, mask)
-
-        return step
-
-    return builder
-
-
-for _bits in (32, 64):
-    for _name in _LOGIC:
-        _mask_logic(_name, _bits)
-    add(f"s_mov_b{_bits}", _move(_bits))
-    add(f"s_not_b{_bits}", _not(_bits))
-
-
-def _saveexec(name: str, logic: Callable[[Array, Array], Array]) -> None:
-    """Keep exec in scalar registers and combine it: exec = logic(source, old exec)."""
-
-    def builder(insn: Instruction, target: Target) -> Step:
-        into, operand = insn.operands
-        if into.kind != "s" or into.count * 32 != target.wave:
-            raise insn.unsupported("this destination")
-        read = mask_source(insn, operand, target.mask_registers)
-
-        def step(run: Run) -> None:
-            machine = run.machine
-            before, given = machine.exec, read(run)
-            machine.set_mask(into.index, before)
-            mask = logic(given, before)
-            set_scc(run, any_lane(mask))
-            machine.set_exec(mask)
-
-        return step
-
-    for bits in (32, 64):
-        add(name.format(bits=bits), builder)
-
-
-_saveexec("s_and_saveexec_b{bits}", lambda given, before: given & before)
-_saveexec("s_or_saveexec_b{bits}", lambda given, before: given | before)
-_saveexec("s_xor_saveexec_b{bits}", lambda given, before: given ^ before)
-# CDNA's andn2 and RDNA's and_not1 take the source and the complement of exec.
-_saveexec("s_andn2_saveexec_b{bits}", lambda given, before: given & ~before)
-_saveexec("s_andn1_saveexec_b{bits}", lambda given, before: ~given & before)
-_saveexec("s_and_not0_saveexec_b{bits}", lambda given, before: ~given & before)
