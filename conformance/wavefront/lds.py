@@ -17,14 +17,6 @@ from .faults import LDS_OUT_OF_BOUNDS, LDS_RACE, LDS_UNWRITTEN
 from .machine import ELEMENTS
 
 Array = NDArray[Any]
-ELEMENTS: dict[int, Any] = {
-    1: np.uint8,
-    2: np.uint16,
-    4: np.uint32,
-    8: np.uint64,
-    12: np.dtype("V12"),
-    16: np.dtype("V16"),
-}
 POISON = 0xFF
 NEVER = -1
 SPAN, SEVERAL = 64, 63  # a workgroup has at most 32 waves

@@ -13,14 +13,6 @@ from numpy.typing import NDArray
 from .machine import ELEMENTS, Bools
 
 Array = NDArray[Any]
-ELEMENTS: dict[int, Any] = {
-    1: np.uint8,
-    2: np.uint16,
-    4: np.uint32,
-    8: np.uint64,
-    12: np.dtype("V12"),
-    16: np.dtype("V16"),
-}
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,11 @@ def load(path: Path) -> tuple[str, list[tuple[Case, Tensor]]]:
 class Compared:
     """A case's recorded results beside the executor's. differing: elements whose bits differ, two NaN never do.
 
-    worst: the largest difference; of conversions and integers in elements (none may differ), of single instructions in
-    ulp, of dot products relative to the sum of the magnitudes, in 2**-24 a product (2 are allowed, as the oracle's kappa
-    has it). An instruction that is documented to 1 ulp may differ by 2, and anyhow where its input or both results are
-    subnormal, which units may cut. Sine and cosine, and functions that the compiler makes of several instructions, are
-    told and never wrong.
+    worst: the largest difference: of conversions and integers in elements (none may differ), of functions in ulp, of
+    dot products relative to the sum of the magnitudes, in 2**-24 a product (2 are allowed, as the oracle's kappa has
+    it). An instruction that is documented to 1 ulp may differ by 2, and anyhow where its input or both results are
+    subnormal, which units may cut. Sine and cosine, and functions that the compiler makes of several instructions,
+    are told and never wrong.
     """
 
     name: str

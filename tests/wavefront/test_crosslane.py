@@ -200,6 +200,23 @@ def test_single_lanes(name: str, seed: int) -> None:
     assert one.u(0).tolist() == [0xFFFFFFFD if i == lane else 7 for i in range(one.lanes)]
 
 
+@pytest.mark.parametrize("name", ["gfx942", "gfx1100"])
+@pytest.mark.parametrize("seed", range(4))
+def test_counting_lower_lanes(name: str, seed: int) -> None:
+    one, draw, mask = _some(name, "count", seed)
+    low, high = (int(x) for x in draw.integers(0, 1 << 32, 2, dtype=np.uint64))
+    more = words(seed, one.lanes)
+    one.scalar(4, low).scalar(5, high).set(1, more).set(0, np.uint32(9)).set(2, np.uint32(9))
+    one.run("v_mbcnt_lo_u32_b32 v0, s4, v1")
+    for lane, found in enumerate(one.u(0).tolist()):
+        count = (low & ((1 << min(lane, 32)) - 1)).bit_count()
+        assert found == ((count + int(more[lane])) & 0xFFFFFFFF if mask[lane] else 9)
+    if one.lanes == 64:
+        one.run("v_mbcnt_lo_u32_b32 v2, s4, 0").run("v_mbcnt_hi_u32_b32 v2, s5, v2")
+        for lane, found in enumerate(one.u(2).tolist()):
+            assert found == (((low | high << 32) & ((1 << lane) - 1)).bit_count() if mask[lane] else 9)
+
+
 def test_reading_a_lane_of_a_mask() -> None:
     """A scalar written by a lane read is a number again, also where it held a mask."""
     one = One("gfx942").set(1, np.arange(64, dtype=np.uint32))

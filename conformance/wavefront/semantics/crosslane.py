@@ -317,6 +317,16 @@ def _permlane16(insn: Instruction, target: Target) -> Step:
     return step
 
 
+@instruction("v_mbcnt_lo_u32_b32", "v_mbcnt_hi_u32_b32")
+def _count_below(insn: Instruction, target: Target) -> Step:
+    """The set bits of the first source that stand for lower lanes, plus the second source; lo: bits of lanes 0 to 31."""
+    into, bits, more = insn.operands
+    read, addend, write = source(insn, bits, "u32"), source(insn, more, "u32"), destination(insn, into, "u32")
+    lane = np.arange(target.wave) - (32 if "_hi_" in insn.mnemonic else 0)
+    below = ((np.uint64(1) << np.clip(lane, 0, 32).astype(np.uint64)) - np.uint64(1)).astype(np.uint32)
+    return lambda run: write(run, np.bitwise_count(read(run) & below).astype(np.uint32) + addend(run))
+
+
 @instruction("v_permlane32_swap_b32", "v_permlane16_swap_b32", family="cdna")
 def _lane_swap(insn: Instruction, target: Target) -> Step:
     """Two registers exchange halves: the upper one of the first goes to where the lower one of the second was."""

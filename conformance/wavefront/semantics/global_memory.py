@@ -330,14 +330,6 @@ def _scratch(insn: Instruction, access: Access, data: Operand, address: Operand,
     hints(insn)
     constant = np.int64(insn.number("offset"))
     parts = [source(insn, o, "i32") for o in (address, base) if o.kind not in ("off", "null")]
-    units: dict[int, Any] = {
-        1: np.uint8,
-        2: np.uint16,
-        4: np.uint32,
-        8: np.uint64,
-        12: np.dtype("V12"),
-        16: np.dtype("V16"),
-    }
     kind: Any = np.dtype(ELEMENTS[access.size])
 
     def step(run: Run) -> None:
