@@ -71,13 +71,13 @@ def _prepared(backend_name: str, implementation_name: str) -> tuple[Backend, Imp
         backend = resolve(backend_name)
         # Before Triton is imported: kernels become interpreted or compiled functions at import.
         os.environ.update(triton_environment(backend.name))
+        backend.start()
         sys.path.insert(0, os.getcwd())  # module:factory names are looked up where the user stands
         implementation = load(implementation_name)
     except (BackendMissing, UnknownImplementation, ImportError, TypeError) as error:
         raise click.UsageError(str(error)) from error
     if backend.platform not in implementation.declaration.backends:
         raise click.UsageError(f"{implementation_name} does not run on {backend.name}")
-    backend.start()
     return backend, implementation
 
 

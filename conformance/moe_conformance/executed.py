@@ -1,4 +1,4 @@
-"""The backends `exec:gfx942` and so on: Triton kernels compiled for an AMD target and executed on the CPU by `wavefront`.
+"""The backends `exec:gfx942` and so on: Triton kernels compiled for an AMD target, executed on the CPU by `wavefront`.
 
 The faults that only an executor sees become verdicts of requirements of their own (SPEC.md, section "memory").
 """

@@ -200,7 +200,6 @@ class Guarded:
 
         return call
 
-
     def _explain(self, name: str, error: Exception) -> None:
         if executed.not_modelled(error):
             raise error

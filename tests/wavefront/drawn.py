@@ -52,8 +52,10 @@ def same(kind: str, found: int, wanted: int) -> bool:
 def words64(draw: Any, lanes: int) -> Any:
     """uint64 (lanes,): random bits, and floats of all sizes, specials among them."""
     special = np.array(
-        [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, 1, (1 << 52) - 1, 1 << 52, 0x3FF << 52, (1 << 64) - 1]
-        + [0x7FEFFFFFFFFFFFFF, 0xFFFFFFFF, 1 << 32, 0x80000000, 0xFFFFFFFF00000000],
+        [
+            *(0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, 1, (1 << 52) - 1, 1 << 52, 0x3FF << 52),
+            *((1 << 64) - 1, 0x7FEFFFFFFFFFFFFF, 0xFFFFFFFF, 1 << 32, 0x80000000, 0xFFFFFFFF00000000),
+        ],
         dtype=np.uint64,
     )
     random = draw.integers(0, 1 << 64, lanes, dtype=np.uint64)

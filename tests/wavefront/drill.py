@@ -19,8 +19,6 @@ import triton.language as tl
 import wavefront
 import wavefront.driver
 
-# ruff: noqa: N803, ANN001, ANN202
-
 
 @triton.jit
 def copy(source, target, source_shift, target_shift, BLOCK: tl.constexpr):
@@ -79,7 +77,7 @@ def note(name: str, run: Callable[[], Any]) -> None:
     except wavefront.Fault as fault:
         place = vars(fault.place) if fault.place else {}
         RESULTS[name] = {"outcome": "fault", "kind": fault.kind, "message": str(fault), **place}
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         RESULTS[name] = {"outcome": type(error).__name__, "message": str(error)[:400]}
 
 
@@ -163,7 +161,9 @@ def shared_memory(target: str) -> None:
         barriers = case.find("s_barrier_wait" if target.startswith("gfx12") else r"s_barrier\b")
         for number, index in enumerate(barriers):
             signals = [i for i in case.find("s_barrier_signal") if i < index][-1:]
-            note(f"{target} {name} barrier {number}", lambda r=run, c=case, i=index, s=signals: r(lines=c.without(i, *s)))
+            note(
+                f"{target} {name} barrier {number}", lambda r=run, c=case, i=index, s=signals: r(lines=c.without(i, *s))
+            )
         for number, index in enumerate(case.find("ds_(write|store)")):
             note(f"{target} {name} write {number}", lambda r=run, c=case, i=index: r(lines=c.without(i)))
         note(f"{target} {name} too small", lambda r=run, c=case: r(lds=c.launch.lds - 4))

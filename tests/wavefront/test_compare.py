@@ -87,7 +87,9 @@ def test_into_a_mask(name: str, relation: str, function: Relation, kind: str) ->
         assert mask_of(one, register) == wanted, text
 
 
-@pytest.mark.parametrize(("relation", "kind"), [("gt", "i32"), ("eq", "u32"), ("neq", "f32"), ("lt", "i64"), ("nlt", "f16")])
+@pytest.mark.parametrize(
+    ("relation", "kind"), [("gt", "i32"), ("eq", "u32"), ("neq", "f32"), ("lt", "i64"), ("nlt", "f16")]
+)
 @pytest.mark.parametrize("name", ["gfx942", "gfx1100", "gfx1201"])
 def test_into_exec(name: str, relation: str, kind: str) -> None:
     function = (FLOAT if kind[0] == "f" else INTEGER)[relation]
@@ -153,7 +155,7 @@ def test_parts_of_registers() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_with_a_source_from_another_lane(seed: int) -> None:
-    one, draw, mask = _some("gfx1201", "dpp", seed)
+    one, _, mask = _some("gfx1201", "dpp", seed)
     a, b = words(seed, 32), words(seed + 1, 32)
     one.set(1, a).set(2, b)
     text = "v_cmp_gt_i32_e64_dpp s30, v1, v2 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf bound_ctrl:1"

@@ -50,7 +50,12 @@ RDNA = {
     "row_xmask:0x9": lambda i: _row(i, i % 16 ^ 9),
     "row_xmask:1": lambda i: _row(i, i % 16 ^ 1),
 }
-MASKS = (" row_mask:0xf bank_mask:0xf", " row_mask:0xa bank_mask:0xf", " row_mask:0xf bank_mask:0x5", " row_mask:0xc bank_mask:0x3")
+MASKS = (
+    " row_mask:0xf bank_mask:0xf",
+    " row_mask:0xa bank_mask:0xf",
+    " row_mask:0xf bank_mask:0x5",
+    " row_mask:0xc bank_mask:0x3",
+)
 CASES = [(name, p) for name, more in (("gfx942", CDNA), ("gfx1100", RDNA)) for p in {**PATTERNS, **more}]
 
 
@@ -90,7 +95,9 @@ def test_dpp_on_itself() -> None:
     one = One("gfx942").set(0, np.arange(64, dtype=np.uint32))
     one.run("v_add_u32_dpp v0, v0, v0 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:1")
     assert one.u(0).tolist() == [i + (i - 1 if i % 16 else 0) for i in range(64)]
-    one.set(0, np.arange(64, dtype=np.uint32)).run("v_mov_b32_dpp v0, v0 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf")
+    one.set(0, np.arange(64, dtype=np.uint32)).run(
+        "v_mov_b32_dpp v0, v0 quad_perm:[1,0,3,2] row_mask:0xf bank_mask:0xf"
+    )
     assert one.u(0).tolist() == [i ^ 1 for i in range(64)]
 
 
@@ -136,7 +143,9 @@ def test_permutes(name: str, seed: int) -> None:
     one, draw, mask = _some(name, "permute", seed)
     lanes = one.lanes
     data = words(seed, lanes)
-    address = draw.integers(0, 1 << 32, lanes, dtype=np.uint32) if seed % 2 else draw.permutation(lanes).astype(np.uint32) * 4
+    address = (
+        draw.integers(0, 1 << 32, lanes, dtype=np.uint32) if seed % 2 else draw.permutation(lanes).astype(np.uint32) * 4
+    )
     offset = 4 * int(draw.integers(0, 70)) if seed > 2 else 0
     text = f" offset:{offset}" if offset else ""
     one.set(1, address).set(2, data).set(0, np.uint32(9)).set(3, np.uint32(9))

@@ -60,8 +60,8 @@ def _pair(a: int, b: int, left: int, right: int) -> int:
 
 NONZERO = "nonzero"
 U2, I2, L2 = ("u32",) * 2, ("i32",) * 2, ("u64",) * 2
-# Mnemonics of both families, kind of the result, kinds of the sources, the function of (sources, condition code before),
-# and the condition code: "" untouched, "nonzero" whether the result is not 0, or a function like the other.
+# Mnemonics of both families, kind of the result, kinds of the sources, the function of sources and condition code,
+# and the condition code after: "" untouched, "nonzero" whether the result is not 0, or a function like the other.
 TABLE: list[tuple[str, str, tuple[str, ...], Function, Any]] = [
     ("s_brev_b32", "u32", ("u32",), lambda x, c: int(format(x, "032b")[::-1], 2), ""),
     ("s_abs_i32", "i32", ("i32",), lambda x, c: abs(x), NONZERO),
@@ -227,7 +227,14 @@ def test_instruction(
         assert bool(one.machine.scc[0, 0]) == flag, f"{text}: {given} set the code to {not flag}"
 
 
-RELATIONS = {"eq": operator.eq, "lg": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
+RELATIONS = {
+    "eq": operator.eq,
+    "lg": operator.ne,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lt": operator.lt,
+    "le": operator.le,
+}
 
 
 @pytest.mark.parametrize("kind", ["u32", "i32", "u64", "f32"])
@@ -311,7 +318,9 @@ def test_multiply_add() -> None:
         for register, number in ((4, a), (5, b), (6, c)):
             one.scalar(register, int(number.view(np.uint32)[0]))
         half = np.float32([0.5])
-        one.run("s_fmamk_f32 s7, s4, 0x3f000000, s5").run("s_fmaak_f32 s8, s4, s5, 0x3f000000").run("s_fmac_f32 s6, s4, s5")
+        one.run("s_fmamk_f32 s7, s4, 0x3f000000, s5").run("s_fmaak_f32 s8, s4, s5, 0x3f000000").run(
+            "s_fmac_f32 s6, s4, s5"
+        )
         for register, wanted in ((6, fma(a, b, c, "f32")), (7, fma(a, half, b, "f32")), (8, fma(a, b, half, "f32"))):
             assert same("f32", _number(one, register, 32), int(wanted.view(np.uint32)[0]))
 
@@ -459,7 +468,10 @@ def test_a_wave_that_does_not_take_part_is_left_alone(text: str, register: int) 
     assert int(machine.number(register)[0, 0]) != before[0] or int(machine.number(register + 1)[0, 0]) != before[1]
 
 
-@pytest.mark.parametrize("text", ["s_getpc_b64 s[4:5]", "s_sendmsg sendmsg(MSG_INTERRUPT)", "s_barrier_signal 2", "s_sext_i64_i32 s[4:5], s6"])
+@pytest.mark.parametrize(
+    "text",
+    ["s_getpc_b64 s[4:5]", "s_sendmsg sendmsg(MSG_INTERRUPT)", "s_barrier_signal 2", "s_sext_i64_i32 s[4:5], s6"],
+)
 def test_what_is_not_modelled_is_refused(text: str) -> None:
     with pytest.raises(UnsupportedInstruction):
         One("gfx1201").run(text)

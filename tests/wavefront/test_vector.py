@@ -79,7 +79,9 @@ def _whole(function: Function) -> Function:
 def _scaled(x: float, power: int, kind: str = "f32") -> float:
     if not math.isfinite(x) or x == 0:
         return x
-    exact = Fraction(x) * Fraction(2) ** min(max(power, -400 if kind == "f32" else -3000), 400 if kind == "f32" else 3000)
+    exact = Fraction(x) * Fraction(2) ** min(
+        max(power, -400 if kind == "f32" else -3000), 400 if kind == "f32" else 3000
+    )
     if kind == "f32":
         return rounded(exact, kind)
     try:
@@ -211,7 +213,15 @@ def _legacy_product(a: float, b: float) -> float:
     return 0.0 if a == 0 or b == 0 else _product(a, b)
 
 
-U2, U3, I2, I3, F1, F2, F3 = ("u32",) * 2, ("u32",) * 3, ("i32",) * 2, ("i32",) * 3, ("f32",), ("f32",) * 2, ("f32",) * 3
+U2, U3, I2, I3, F1, F2, F3 = (
+    ("u32",) * 2,
+    ("u32",) * 3,
+    ("i32",) * 2,
+    ("i32",) * 3,
+    ("f32",),
+    ("f32",) * 2,
+    ("f32",) * 3,
+)
 D1, D2, D3 = ("f64",), ("f64",) * 2, ("f64",) * 3
 
 # Mnemonic, kind of the result, kinds of the sources, the function.
@@ -390,7 +400,9 @@ def test_saturating_sums(name: str) -> None:
         a, b = words(seed, one.lanes), words(seed + 50, one.lanes)
         one.set(1, a).set(2, b)
         pairs = list(zip(a.tolist(), b.tolist(), strict=True))
-        assert one.run(f"v_add_{suffix}u32_e64 v0, v1, v2 clamp").u(0).tolist() == [min(x + y, MASK[32]) for x, y in pairs]
+        assert one.run(f"v_add_{suffix}u32_e64 v0, v1, v2 clamp").u(0).tolist() == [
+            min(x + y, MASK[32]) for x, y in pairs
+        ]
         assert one.run(f"v_sub_{suffix}u32_e64 v0, v1, v2 clamp").u(0).tolist() == [max(x - y, 0) for x, y in pairs]
         with pytest.raises(UnsupportedInstruction):
             one.run(f"v_subrev_{suffix}u32_e64 v0, v1, v2 clamp")
@@ -403,7 +415,9 @@ def test_multiply_add_into_an_operand(name: str) -> None:
         a, b, c = (words(seed * 3 + i, one.lanes).view(np.float32) for i in range(3))
         mask = np.array(some_lanes(one, draw))
         one.set(0, c).set(1, a).set(2, b).run("v_fmac_f32_e32 v0, v1, v2")
-        for lane, (found, wanted) in enumerate(zip(one.u(0).tolist(), fma(a, b, c, "f32").view("u4").tolist(), strict=True)):
+        for lane, (found, wanted) in enumerate(
+            zip(one.u(0).tolist(), fma(a, b, c, "f32").view("u4").tolist(), strict=True)
+        ):
             assert same("f32", found, wanted) if mask[lane] else found == int(c.view("u4")[lane])
         one.set(0, c).run("v_fmac_f32_e64 v0, -v1, |v2|")
         negated = fma(-a, np.abs(b), c, "f32").view("u4").tolist()
@@ -483,7 +497,9 @@ def test_wide_multiply_add(name: str, kind: str) -> None:
         one.run(f"{mnemonic} v[0:1], {out}, " + ", ".join(drawn.texts))
         flags = mask_of(one, 20)
         for lane, found in enumerate(result_bits(one, 0, 64)):
-            a, b, c = (value(k, x[lane]) for k, x in zip((f"{kind}32", f"{kind}32", f"{kind}64"), drawn.bits, strict=True))
+            a, b, c = (
+                value(k, x[lane]) for k, x in zip((f"{kind}32", f"{kind}32", f"{kind}64"), drawn.bits, strict=True)
+            )
             if not mask[lane]:
                 assert not flags[lane]
                 continue
@@ -522,7 +538,14 @@ def test_selection(name: str, seed: int) -> None:
     assert set(one.u(0).tolist()) == {MASK[32]}
 
 
-PARTS = {"BYTE_0": (0, 8), "BYTE_1": (8, 8), "BYTE_2": (16, 8), "BYTE_3": (24, 8), "WORD_0": (0, 16), "WORD_1": (16, 16)}
+PARTS = {
+    "BYTE_0": (0, 8),
+    "BYTE_1": (8, 8),
+    "BYTE_2": (16, 8),
+    "BYTE_3": (24, 8),
+    "WORD_0": (0, 16),
+    "WORD_1": (16, 16),
+}
 PARTS["DWORD"] = (0, 32)
 
 
@@ -531,7 +554,9 @@ def _part(word: int, name: str) -> int:
     return (word >> shift) & ((1 << bits) - 1)
 
 
-@pytest.mark.parametrize("mnemonic", ["v_and_b32", "v_or_b32", "v_add_u32", "v_mul_u32_u24", "v_lshlrev_b32", "v_mov_b32"])
+@pytest.mark.parametrize(
+    "mnemonic", ["v_and_b32", "v_or_b32", "v_add_u32", "v_mul_u32_u24", "v_lshlrev_b32", "v_mov_b32"]
+)
 @pytest.mark.parametrize("seed", range(12))
 def test_parts_of_registers(mnemonic: str, seed: int) -> None:
     """SDWA, which CDNA alone has."""
@@ -567,7 +592,13 @@ def test_parts_of_a_selection() -> None:
 
 
 def test_multiply_add_of_float64_into_an_operand() -> None:
-    one = One("gfx942").set(0, np.uint32(0)).set(1, np.uint32(0x3FF00000)).set(2, np.uint32(0)).set(3, np.uint32(0x40080000))
+    one = (
+        One("gfx942")
+        .set(0, np.uint32(0))
+        .set(1, np.uint32(0x3FF00000))
+        .set(2, np.uint32(0))
+        .set(3, np.uint32(0x40080000))
+    )
     assert set(result_bits(one.run("v_fmac_f64_e32 v[0:1], v[2:3], v[2:3]"), 0, 64)) == {pattern("f64", 10.0)}
 
 
@@ -640,7 +671,9 @@ def _pairs(count: int) -> tuple[Any, Any]:
     def exponent(low: int, high: int) -> Any:
         return (random() & np.uint32(0x807FFFFF)) | (draw.integers(low, high, count, dtype=np.uint32) << np.uint32(23))
 
-    special = np.array([0, 1 << 31, 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000], np.uint32)
+    special = np.array(
+        [0, 1 << 31, 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000], np.uint32
+    )
     x = np.stack([random(), random() & np.uint32(0x807FFFFF), exponent(200, 255), exponent(0, 40), exponent(100, 150)])
     y = np.stack([random(), random() & np.uint32(0x807FFFFF), exponent(0, 60), exponent(100, 255), exponent(0, 255)])
     which = draw.integers(0, 5, (2, count))

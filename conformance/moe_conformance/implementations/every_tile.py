@@ -1,4 +1,4 @@
-"""tritonmoe with one row of its tile table forced, so that every row is judged and not only those that a problem picks."""
+"""tritonmoe with one row of its tile table forced, so that every row is judged and not only those a problem picks."""
 
 from __future__ import annotations
 

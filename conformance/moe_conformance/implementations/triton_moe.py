@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def _native(permutation: Permutation) -> tritonmoe.Permutation:
     return permutation.native
 
 
+def _input_precisions() -> tuple[str, ...]:
+    """Those of fp32 products that Triton's compiler knows for this process's device: gfx950 and RDNA have no TF32."""
+    known = TritonMoE.declaration.input_precisions
+    if interpreter.enabled():
+        return known
+    from triton.compiler.compiler import make_backend
+    from triton.runtime import driver
+
+    try:
+        target = driver.active.get_current_target()
+    except RuntimeError:  # no device and no driver: nothing will run
+        return known
+    allowed = make_backend(target).parse_options({}).allowed_dot_input_precisions
+    return tuple(name for name in known if name in allowed)
+
+
 class TritonMoE:
     """tritonmoe as it is called by users; in the interpreter with bfloat16 repaired."""
 
@@ -47,6 +64,7 @@ class TritonMoE:
 
     def __init__(self) -> None:
         interpreter.repair()
+        self.declaration = replace(TritonMoE.declaration, input_precisions=_input_precisions())
 
     @staticmethod
     def source_files() -> list[Path]:

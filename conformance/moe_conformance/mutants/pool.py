@@ -97,6 +97,7 @@ def _draw_child(sending: Connection, backend_name: str, make_options: Callable[[
     try:
         backend = resolve(backend_name)
         os.environ.update(triton_environment(backend.name))
+        backend.start()
         implementation = load(NAME)
         found = queues(make_options(backend.name), backend, implementation)
         devices = torch.cuda.device_count() if backend.is_gpu else 1

@@ -18,6 +18,25 @@ def test_inputs_are_not_modified(trial: Trial) -> None:
     claims.inputs_unchanged(trial, "MEM-1")
 
 
+@conforms(
+    "MEM-5",
+    "MEM-6",
+    stages=("permute", "gate_up", "down", "combine"),
+    problems="experts",
+    share=0.001,  # one problem a part: all other properties claim the same
+    backends=("exec",),
+)
+def test_executed_code_keeps_to_its_memory(trial: Trial) -> None:
+    """Every property says so of its calls, because a fault fails the call; this one runs each stage for nothing else."""
+    implementation, inputs = trial.implementation, trial.inputs
+    permutation = trial.permutation()
+    implementation.gate_up(inputs, permutation)
+    implementation.down(inputs, inputs.h, permutation)
+    implementation.combine(inputs, inputs.y, inputs.weights, permutation)
+    trial.expect("MEM-5", True, "")
+    trial.expect("MEM-6", True, "")
+
+
 def _with_far_experts(tensor: torch.Tensor) -> torch.Tensor:
     """The same values, with the last expert's rows more than 2**31 elements after the first's."""
     experts, rows, columns = tensor.shape

@@ -319,7 +319,7 @@ def _permlane16(insn: Instruction, target: Target) -> Step:
 
 @instruction("v_mbcnt_lo_u32_b32", "v_mbcnt_hi_u32_b32")
 def _count_below(insn: Instruction, target: Target) -> Step:
-    """The set bits of the first source that stand for lower lanes, plus the second source; lo: bits of lanes 0 to 31."""
+    """The bits of the first source that stand for lower lanes, counted, plus the second; lo: of lanes 0 to 31."""
     into, bits, more = insn.operands
     read, addend, write = source(insn, bits, "u32"), source(insn, more, "u32"), destination(insn, into, "u32")
     lane = np.arange(target.wave) - (32 if "_hi_" in insn.mnemonic else 0)
