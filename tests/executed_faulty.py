@@ -1,4 +1,4 @@
-"""An implementation for tests/test_executed.py whose down stage touches memory that is not its own, in a Triton kernel."""
+"""For tests/test_executed.py: implementations whose down stage touches memory that is not its own."""
 
 import triton
 import triton.language as tl

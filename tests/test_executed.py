@@ -1,5 +1,5 @@
-"""The backends exec:TARGET of the suite, as a user calls them. Each run is a process of its own: kernels are compiled there,
-while the other tests interpret them."""
+"""The backends exec:TARGET of the suite, as a user calls them. Each run is a process of its own, which compiles kernels;
+the other tests interpret them."""
 
 import json
 import os

@@ -9,6 +9,8 @@ Counters (LLVM's AMDGPU back end inserts its waits by the same rules):
 
 - Vector memory ends in order: vmcnt, or loadcnt on GFX12. On GFX9 stores count there too, later in one of their own.
 - LDS ends in order: lgkmcnt, or dscnt on GFX12.
+- No counter holds more than its largest value: behind that many younger operations an ordered one has ended. (Triton's
+  compiler counts on it: 63 loads on GFX9 without a wait.)
 - Scalar loads and messages end in any order: lgkmcnt, or kmcnt on GFX12. With one under way only a wait for 0 proves
   anything, for LDS in the same counter too: that is the manual's rule, and stricter than what counting could prove.
 - flat_* counts in both of the first two and needs both waits; on GFX9 it ends in any order.
@@ -331,10 +333,7 @@ class _Lint:
                     del state[key][counter, load]
             self._use(state, key, index)
         for counter in effect.counted:
-            for under_way in state.values():
-                for who, later in under_way.items():
-                    if who[0] == counter and later < _CAP:
-                        under_way[who] = later + 1
+            self._count(state, counter)
         for key in effect.destination:
             state[key] = {(counter, index): 0 for counter in effect.counted}
         for counter in effect.counted:
@@ -342,6 +341,18 @@ class _Lint:
                 state.setdefault(_UNORDERED, {})[counter, index] = 0
             if effect.lds_write:
                 state[_LDS] = {(counter, index): 0}  # LDS is in order: the last write stands for those before
+
+    def _count(self, state: _State, counter: str) -> None:
+        """One more operation. A counter cannot hold more than its limit, so the oldest of that many has ended."""
+        ordered = not any(who[0] == counter for who in state.get(_UNORDERED, ()))
+        for key, under_way in list(state.items()):
+            for who, later in list(under_way.items()):
+                if who[0] == counter and ordered and later + 1 >= self.counters.limit[counter]:
+                    del under_way[who]
+                elif who[0] == counter:
+                    under_way[who] = min(later + 1, _CAP)
+            if not under_way:
+                del state[key]
 
     def _use(self, state: _State, key: _Key, index: int) -> None:
         for counter, load in state.pop(key, ()):

@@ -27,7 +27,7 @@ def test_inputs_are_not_modified(trial: Trial) -> None:
     backends=("exec",),
 )
 def test_executed_code_keeps_to_its_memory(trial: Trial) -> None:
-    """Every property says so of its calls, because a fault fails the call; this one runs each stage for nothing else."""
+    """Every property says so of its calls, as a fault fails the call; this one runs each stage for nothing else."""
     implementation, inputs = trial.implementation, trial.inputs
     permutation = trial.permutation()
     implementation.gate_up(inputs, permutation)
