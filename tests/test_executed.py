@@ -1,4 +1,4 @@
-"""The backends exec:TARGET of the suite, as a user calls them. Each run is a process of its own, which compiles kernels;
+"""The backends exec:TARGET of the suite, as a user calls them. Each run is a process of its own that compiles kernels;
 the other tests interpret them."""
 
 import json
