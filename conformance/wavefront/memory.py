@@ -88,6 +88,8 @@ class Memory:
         window = self._one(addresses, size, mask)
         if window is None:
             return self._scattered(addresses, size, mask)
+        if len(window.bytes) < size:  # so no lane takes part
+            return np.zeros(addresses.shape, dtype=ELEMENTS[size])
         offsets = addresses - window.low
         if mask is not True:
             offsets = np.where(mask, offsets, np.uint64(0))
