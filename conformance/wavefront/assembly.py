@@ -212,6 +212,7 @@ _FILE = re.compile(r'^\.file\s+(\d+)\s+(?:"([^"]*)"\s+)?"([^"]*)"')
 _LOC = re.compile(r"^\.loc\s+(\d+)\s+(\d+)")
 _SET = re.compile(r"^\.amdhsa_(\w+)\s+(\S+)")
 _TARGET = re.compile(r'^\.amdgcn_target\s+"[^"]*--(gfx\w+?)(?::[^"]*)?"')
+_CALLER = re.compile(r"@\[ ([^\s:]+:\d+)")
 _LABEL = re.compile(r"^([.\w$]+):")
 
 
@@ -236,7 +237,7 @@ class _Reader:
         if match := _LABEL.match(text):
             self._label(match[1])
         elif text.startswith("."):
-            self._directive(text)
+            self._directive(text, raw)
         elif self.inside:
             self.instructions.append(instruction(" ".join(text.split()), number, self.source))
 
@@ -245,12 +246,15 @@ class _Reader:
             self.inside = True
         self.labels[name] = len(self.instructions)
 
-    def _directive(self, text: str) -> None:
+    def _directive(self, text: str, raw: str) -> None:
         if match := _LOC.match(text):
             file, line = match[1], match[2]
             # Line 0 means code that belongs to no line; the line before is the better hint.
             if line != "0":
                 self.source = f"{self.files.get(file, '?')}:{line}"
+                # A comment says where inlined code was called from, the kernel's own line last.
+                if callers := _CALLER.findall(raw):
+                    self.source += f" (in {callers[-1]})"
         elif match := _FILE.match(text):
             self.files[match[1]] = match[3].rsplit("/", 1)[-1]
         elif match := _SET.match(text):

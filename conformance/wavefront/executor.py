@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .assembly import TTMP, Instruction
-from .faults import DEADLOCK, OUT_OF_BOUNDS, RUNAWAY, Fault, Place
+from .faults import OUT_OF_BOUNDS, RUNAWAY, Fault, Place
 from .lds import Lds, Misuse
 from .machine import Bools, Machine
 from .memory import Buffer, Memory, Missed
@@ -149,17 +149,14 @@ class Run:
             block = blocks[self.next]
 
     def _choose(self) -> bool:
-        """The waves furthest behind run next; False when all have ended. Raises Fault on a deadlock."""
+        """The waves furthest behind run next; False when all have ended."""
+        # Waves wait for those of their workgroup that have neither arrived nor ended, so somebody can always go on.
         ready = ~(self.ended | self.waiting)
         if not ready.any():
-            if self.ended.all():
-                return False
             self.release()
             ready = ~(self.ended | self.waiting)
             if not ready.any():
-                lane = int(np.flatnonzero(self.waiting)[0]) * self.machine.lanes
-                insn = self.program.kernel.instructions[self.at]
-                raise self.fault(DEADLOCK, "some waves of the workgroup wait, the others never come", insn, lane)
+                return False
         self.next = int(self.pc[ready].min())
         active = ready & (self.pc == self.next)
         self.active = None if active.all() else active
