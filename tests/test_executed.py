@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import wavefront
+from moe_conformance.tiles import Count
+
 HERE = Path(__file__).parent
 PROBLEM = {"tokens": 6, "hidden": 24, "ffn": 16, "experts": 3, "top_k": 2, "seed": 3}
 
@@ -54,3 +57,15 @@ def test_an_implementation_without_triton_is_refused():
     done = replay("eager", "forward")
     assert done.returncode == 2
     assert "eager does not run on exec:gfx942" in done.stderr
+
+
+def test_nothing_is_called_executed_under_the_interpreter(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(RuntimeError, match="interpreted"), wavefront.device("gfx942"):
+        pass
+
+
+def test_a_tile_about_which_no_problem_said_anything_is_a_complaint():
+    assert Count(passed=5).complaint() == ""
+    assert Count(refused=5).complaint() == "no problem passed"
+    assert Count(passed=4, failed=1, message="DOWN-1 is not met").complaint() == "DOWN-1 is not met"

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 import tritonmoe.tiles
+import wavefront
 from moe_conformance.backends import Backend
 from moe_conformance.cli import main
 from moe_conformance.implementations.eager import Eager
@@ -186,6 +187,17 @@ class RunsOutOfMemory(Eager):
 def test_a_device_that_is_full_is_no_kill():
     with pytest.raises(torch.OutOfMemoryError):
         run_hunt(RunsOutOfMemory(), [queue("down")])
+
+
+class MeetsAnUnknownInstruction(Eager):
+    def down(self, inputs, h, permutation):
+        raise wavefront.UnsupportedInstruction("v_new_f32 is not modelled")
+
+
+def test_code_that_the_executor_does_not_know_is_no_kill():
+    """The child dies of it, and the mutant is booked as invalid: nothing was judged."""
+    with pytest.raises(wavefront.UnsupportedInstruction):
+        run_hunt(MeetsAnUnknownInstruction(), [queue("down")])
 
 
 class Raises(Eager):

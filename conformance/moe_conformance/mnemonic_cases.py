@@ -15,7 +15,9 @@ from math import prod
 import torch
 
 import tritonmoe
-from tritonmoe.tiles import TileRow, table
+from tritonmoe.tiles import TileRow
+
+from .implementations.every_tile import rows
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # What the builds are grouped by, for work in several processes: a dtype, or what depends on none.
@@ -105,14 +107,7 @@ def _further(dtype: torch.dtype, target: str) -> list[Form]:
 
 def rows_for(stage: str, itemsize: int, shared_memory: int) -> list[TileRow]:
     """The rows of the tile table that a target's shared memory admits, chosen there first or not."""
-    return [
-        row
-        for row in table()
-        if row.stage == stage
-        and row.itemsize == itemsize
-        and row.shared_memory is not None
-        and row.shared_memory <= shared_memory
-    ]
+    return [row for row in rows(shared_memory) if row.stage == stage and row.itemsize == itemsize]
 
 
 def _permutation(experts: int = _EXPERTS) -> tritonmoe.Permutation:

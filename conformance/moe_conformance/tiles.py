@@ -43,6 +43,10 @@ class Count:
     failed: int = 0
     message: str = ""
 
+    def complaint(self) -> str:
+        """What is wrong with the row: its first failure, or that no problem said anything about it."""
+        return self.message or ("" if self.passed else "no problem passed")
+
 
 def problems(stage: str, dtype: str) -> Iterator[tuple[str, Problem]]:
     """The property and the problem of each trial."""
@@ -87,8 +91,8 @@ def tiles(backend: str) -> None:
             with forced(row):
                 judge_row(stage_of(row), dtype, made, found, count)
             table.add_row(name_of(row), dtype, str(count.passed), str(count.refused), str(count.failed))
-            if count.message:
-                messages.append(f"{name_of(row)}, {dtype}: {count.message}")
+            if complaint := count.complaint():
+                messages.append(f"{name_of(row)}, {dtype}: {complaint}")
     console.print(table)
     for message in messages:
         console.print(message, markup=False, highlight=False, soft_wrap=True)

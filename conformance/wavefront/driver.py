@@ -357,12 +357,16 @@ def _instructions(kernel_call: Callable[[], Any], *, quantiles: Sequence[float] 
 def device(name: str, *, limit: int = LIMIT) -> Iterator[Session]:
     """Inside the block, Triton kernels on CPU tensors compile for target `name` and are executed here.
 
-    limit: instructions that one wave may execute. Raises UnknownTarget; RuntimeError where Triton was imported with
-    TRITON_INTERPRET=1, which replaces compilation.
+    limit: instructions that one wave may execute. Raises UnknownTarget; RuntimeError under TRITON_INTERPRET=1, which
+    replaces compilation.
     """
+    from triton import knobs
     from triton.runtime import driver
 
-    session = Session(target(name), limit)
+    chosen = target(name)
+    if knobs.runtime.interpret:
+        raise RuntimeError("TRITON_INTERPRET=1 is set: kernels would be interpreted, and nothing of a target executed")
+    session = Session(chosen, limit)
     before = driver._active
     _sessions.append(session)
     driver.set_active(_driver_class()(session))

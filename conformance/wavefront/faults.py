@@ -42,7 +42,8 @@ class Place:
         if self.lane is not None:
             who.append(f"lane {self.lane}")
         at = f" at {self.source}" if self.source else ""
-        return f"{self.kernel}{at}, `{self.instruction}` (assembly line {self.assembly_line}), {', '.join(who)}"
+        where = f"{self.kernel}{at}, `{self.instruction}` (assembly line {self.assembly_line})"
+        return ", ".join([where, *who])
 
 
 class Fault(WavefrontError):

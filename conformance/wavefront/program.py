@@ -96,7 +96,6 @@ def _register_counts(kernel: Kernel) -> tuple[int, int]:
             for operand in each.operands if each else ():
                 if operand.kind in highest:
                     highest[operand.kind] = max(highest[operand.kind], operand.index + operand.count - 1)
-    # Two more: an instruction may name one register and use the next ones too.
     return highest["v"] + 1, highest["a"] + 1
 
 

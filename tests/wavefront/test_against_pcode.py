@@ -20,7 +20,7 @@ from wavefront.semantics import table
 from .drawn import mask_of, operands, result_bits, same, value
 from .one import One
 from .pcode import Code, Unreadable, Value, integer, read
-from .test_scalar import _draw, _number
+from .test_scalar import _draw, number_in
 
 pytest.importorskip("tinygrad")
 
@@ -127,7 +127,7 @@ def _compare_scalar(one: One, draw: Any, mnemonic: str, kinds: tuple[str, ...], 
         one.run(text)
         state = code.run(old | _state(kinds, [b for _, b in chosen]))
         if size:
-            found, wanted = _number(one, 4, size), state["D0"].bits() & ((1 << size) - 1)
+            found, wanted = number_in(one, 4, size), state["D0"].bits() & ((1 << size) - 1)
             kind = f"{(result[1] or 'b').replace('b', 'u')}{size}"
             assert same(kind, found, wanted), f"{text}: {chosen} gave {found:#x}, the pseudo code {wanted:#x}"
         assert bool(one.machine.scc[0, 0]) == bool(state["SCC"].number), f"{text}: {chosen}, the condition code"

@@ -214,3 +214,10 @@ def test_classes(name: str, seed: int) -> None:
 def test_what_is_not_modelled_is_refused(text: str) -> None:
     with pytest.raises((UnsupportedInstruction, AssemblyError)):
         One("gfx942").run(text)
+
+
+@pytest.mark.parametrize("modifiers", ["row_mask:0x3 bank_mask:0xf bound_ctrl:1", "row_mask:0xf bank_mask:0xf"])
+def test_a_comparison_that_leaves_lanes_out_is_refused(modifiers: str) -> None:
+    """What those lanes' bits become is not documented."""
+    with pytest.raises(UnsupportedInstruction, match="leaves lanes out"):
+        One("gfx1201").run(f"v_cmp_gt_i32_e64_dpp s30, v1, v2 row_shr:1 {modifiers}")

@@ -1,4 +1,4 @@
-"""Scalar arithmetic against Python's integers: value and condition code; masks in scalar registers; waves apart."""
+"""Scalar arithmetic against Python's integers: value and condition code."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import math
 import operator
 import zlib
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from wavefront.assembly import instruction
 from wavefront.faults import UnsupportedInstruction
-from wavefront.machine import Machine
-from wavefront.semantics import table
-from wavefront.target import target
 
-from .drawn import MASK, mask_of, pattern, same, set_mask, value, words32, words64
+from .drawn import MASK, pattern, same, value, words32, words64
 from .exact import fma
 from .one import One
 from .test_vector import INSTRUCTIONS as VECTOR
@@ -192,7 +187,7 @@ def _draw(one: One, draw: Any, kind: str, number: int) -> tuple[str, int]:
     return (f"s[{first}:{first + 1}]" if wide else f"s{first}"), given
 
 
-def _number(one: One, register: int, bits: int) -> int:
+def number_in(one: One, register: int, bits: int) -> int:
     low = int(one.machine.number(register)[0, 0])
     return low | int(one.machine.number(register + 1)[0, 0]) << 32 if bits == 64 else low
 
@@ -221,7 +216,7 @@ def test_instruction(
         text = f"{mnemonic} {into}, " + ", ".join(t for t, _ in chosen)
         given = [value(k, b) for k, (_, b) in zip(kinds, chosen, strict=True)]
         wanted = pattern(kind, function(*given, before))
-        found = _number(one.run(text), 4, bits)
+        found = number_in(one.run(text), 4, bits)
         assert same(kind, found, wanted), f"{text}: {given} gave {found:#x}, not {wanted:#x}"
         flag = before if code == "" else wanted != 0 if code == NONZERO else bool(code(*given, before))
         assert bool(one.machine.scc[0, 0]) == flag, f"{text}: {given} set the code to {not flag}"
@@ -277,15 +272,15 @@ def test_comparisons_with_a_short_constant(relation: str) -> None:
 
 def test_short_constants() -> None:
     one = One("gfx942").run("s_movk_i32 s4, 0x8001")
-    assert _number(one, 4, 32) == 0xFFFF8001
+    assert number_in(one, 4, 32) == 0xFFFF8001
     one.run("s_movk_i32 s5, 0x7fff").run("s_addk_i32 s4, 0xffff")
-    assert _number(one, 4, 32) == 0xFFFF8000
+    assert number_in(one, 4, 32) == 0xFFFF8000
     assert not one.machine.scc.any()
     one.scalar(6, 0x7FFFFFFF).run("s_addk_i32 s6, 1")
-    assert _number(one, 6, 32) == 0x80000000
+    assert number_in(one, 6, 32) == 0x80000000
     assert one.machine.scc.all()
     one.run("s_mulk_i32 s5, 0xfffe")
-    assert _number(one, 5, 32) == (-2 * 0x7FFF) & MASK[32]
+    assert number_in(one, 5, 32) == (-2 * 0x7FFF) & MASK[32]
     assert One("gfx1201").scalar(4, 5).run("s_addk_co_i32 s4, 0xfffb").machine.number(4)[0, 0] == 0
 
 
@@ -299,16 +294,16 @@ def test_single_bits(seed: int) -> None:
         assert bool(one.run(f"s_bitcmp1_b{bits} {text}, s6").machine.scc[0, 0]) == bool(bit)
         assert bool(one.run(f"s_bitcmp0_b{bits} {text}, s6").machine.scc[0, 0]) == (not bit)
     low = given & MASK[32]
-    assert _number(one.run("s_bitset1_b32 s4, s6"), 4, 32) == low | 1 << place % 32
-    assert _number(one.run("s_bitset0_b32 s4, s6"), 4, 32) == low & ~(1 << place % 32)
+    assert number_in(one.run("s_bitset1_b32 s4, s6"), 4, 32) == low | 1 << place % 32
+    assert number_in(one.run("s_bitset0_b32 s4, s6"), 4, 32) == low & ~(1 << place % 32)
 
 
 @pytest.mark.parametrize("code", [False, True])
 def test_conditional_moves(code: bool) -> None:
     one = One("gfx942").scalar(4, 1).scalar(5, 2).scalar(6, 3).scalar(7, 4)
     one.machine.scc[:] = code
-    assert _number(one.run("s_cmov_b32 s4, s6"), 4, 64) == (2 << 32 | (3 if code else 1))
-    assert _number(one.run("s_cmov_b64 s[4:5], s[6:7]"), 4, 64) == (4 << 32 | 3 if code else 2 << 32 | 1)
+    assert number_in(one.run("s_cmov_b32 s4, s6"), 4, 64) == (2 << 32 | (3 if code else 1))
+    assert number_in(one.run("s_cmov_b64 s[4:5], s[6:7]"), 4, 64) == (4 << 32 | 3 if code else 2 << 32 | 1)
 
 
 def test_multiply_add() -> None:
@@ -322,150 +317,7 @@ def test_multiply_add() -> None:
             "s_fmac_f32 s6, s4, s5"
         )
         for register, wanted in ((6, fma(a, b, c, "f32")), (7, fma(a, half, b, "f32")), (8, fma(a, b, half, "f32"))):
-            assert same("f32", _number(one, register, 32), int(wanted.view(np.uint32)[0]))
-
-
-# -- masks -------------------------------------------------------------------------------------------------------------
-
-SAVES = {
-    "and": lambda s, e: s & e,
-    "or": lambda s, e: s | e,
-    "xor": lambda s, e: s ^ e,
-    "andn2": lambda s, e: s & ~e,
-    "andn1": lambda s, e: ~s & e,
-    "and_not1": lambda s, e: s & ~e,
-    "and_not0": lambda s, e: ~s & e,
-}
-
-
-def _drawn_mask(draw: Any, lanes: int) -> list[bool]:
-    return (draw.random(lanes) < draw.choice([0, 0.5, 0.5, 1])).tolist()
-
-
-def _as_number(mask: list[bool]) -> int:
-    return sum(1 << lane for lane, on in enumerate(mask) if on)
-
-
-CDNA_SAVES, RDNA_SAVES = ("and", "or", "xor", "andn2", "andn1"), ("and", "or", "xor", "and_not1", "and_not0")
-SAVE_CASES = [("gfx942", s) for s in CDNA_SAVES] + [("gfx1100", s) for s in RDNA_SAVES]
-
-
-@pytest.mark.parametrize(("name", "which"), SAVE_CASES)
-def test_keeping_exec(name: str, which: str) -> None:
-    pair = ("s[4:5]", "s[6:7]") if name == "gfx942" else ("s4", "s6")
-    for seed in range(8):
-        one, draw = One(name), np.random.default_rng(seed)
-        lanes, whole = one.lanes, (1 << one.lanes) - 1
-        exec_, given = _drawn_mask(draw, lanes), _drawn_mask(draw, lanes)
-        one.lanes_on(exec_)
-        source = 4 if seed % 2 else 6  # also onto its own source
-        set_mask(one, source, given)
-        if seed % 3:
-            one.machine.get_mask(source)
-        one.run(f"s_{which}_saveexec_b{lanes} {pair[0]}, {pair[0] if source == 4 else pair[1]}")
-        wanted = SAVES[which](_as_number(given), _as_number(exec_)) & whole
-        assert _as_number(mask_of(one, EXEC)) == wanted
-        assert mask_of(one, 4) == exec_
-        assert bool(one.machine.scc[0, 0]) == (wanted != 0)
-
-
-@pytest.mark.parametrize("name", ["gfx942", "gfx1100"])
-@pytest.mark.parametrize("seed", range(40))
-def test_masks_and_numbers_are_the_same_registers(name: str, seed: int) -> None:
-    """A random program over few scalar registers, as masks and as numbers, against plain integers."""
-    one, draw = One(name), np.random.default_rng(seed)
-    words = one.lanes // 32
-    state = {register: int(draw.integers(0, 1 << 32)) for register in range(4, 12)}
-    for register, number in state.items():
-        one.scalar(register, number)
-    one.set(1, np.arange(one.lanes, dtype=np.uint32))
-    exec_ = [True] * one.lanes
-
-    def text(first: int, count: int) -> str:
-        return f"s[{first}:{first + 1}]" if count == 2 else f"s{first}"
-
-    def read(first: int) -> int:
-        return state[first] | state[first + 1] << 32 if words == 2 else state[first]
-
-    def write(first: int, number: int) -> None:
-        state[first] = number & MASK[32]
-        if words == 2:
-            state[first + 1] = number >> 32 & MASK[32]
-
-    for _ in range(30):
-        into, left, right = (int(draw.integers(4, 12 - words + 1)) for _ in range(3))
-        if words == 2:
-            into, left, right = (x - x % 2 if draw.random() < 0.7 else x for x in (into, left, right))
-        how = draw.choice(["compare", "logic", "move", "add", "exec", "not", "literal", "half"])
-        if how == "compare":
-            limit = int(draw.integers(0, one.lanes))
-            one.run(f"v_cmp_gt_u32_e64 {text(into, words)}, {limit}, v1")
-            write(into, _as_number([on and lane < limit for lane, on in enumerate(exec_)]))
-        elif how == "logic":
-            name_ = str(draw.choice(["and", "or", "xor", "nand", "xnor"]))
-            one.run(f"s_{name_}_b{one.lanes} {text(into, words)}, {text(left, words)}, {text(right, words)}")
-            write(into, LOGIC[name_](read(left), read(right)) & MASK[one.lanes])
-        elif how == "move":
-            one.run(f"s_mov_b{one.lanes} {text(into, words)}, {text(left, words)}")
-            write(into, read(left))
-        elif how == "not":
-            one.run(f"s_not_b{one.lanes} {text(into, words)}, {text(left, words)}")
-            write(into, ~read(left) & MASK[one.lanes])
-        elif how == "literal":
-            one.run(f"s_mov_b{one.lanes} {text(into, words)}, -1")
-            write(into, MASK[one.lanes])
-        elif how == "exec":
-            vcc = "exec" if words == 2 else "exec_lo"
-            one.run(f"s_mov_b{one.lanes} {vcc}, {text(left, words)}")
-            exec_ = [bool(read(left) >> lane & 1) for lane in range(one.lanes)]
-        elif how == "half":
-            one.run(f"s_mov_b32 s{into}, s{left}")
-            state[into] = state[left]
-        else:
-            one.run(f"s_add_u32 s{into}, s{left}, s{right}")
-            state[into] = (state[left] + state[right]) & MASK[32]
-    for register, number in state.items():
-        assert _number(one, register, 32) == number, register
-    assert mask_of(one, EXEC) == exec_
-
-
-@pytest.mark.parametrize(
-    ("text", "register"),
-    [
-        ("s_add_u32 s4, s5, s6", 4),
-        ("s_mov_b64 s[4:5], s[6:7]", 4),
-        ("s_and_b64 s[4:5], s[6:7], s[8:9]", 4),
-        ("s_lshl_b64 s[4:5], s[6:7], 3", 4),
-        ("v_cmp_eq_u32_e64 s[4:5], v1, v2", 4),
-        ("v_readfirstlane_b32 s4, v1", 4),
-        ("v_readlane_b32 s4, v1, 3", 4),
-        ("s_movk_i32 s4, 0x12", 4),
-        ("s_and_saveexec_b64 s[4:5], s[6:7]", 4),
-        ("s_mov_b64 exec, s[6:7]", EXEC),
-        ("v_add_co_u32_e64 v0, s[4:5], v1, v2", 4),
-    ],
-)
-def test_a_wave_that_does_not_take_part_is_left_alone(text: str, register: int) -> None:
-    """Three waves, the middle one elsewhere: its registers, masks and condition code stay."""
-    chosen = target("gfx942")
-    machine = Machine(chosen, 3, 16, 0)
-    for i in range(3):
-        machine.u[i][...] = np.arange(64) + i
-    for i in range(4, 12):
-        machine.su[i][...] = 0x1000 * i + 1
-    machine.scc[...] = True
-    machine.set_mask(EXEC, np.ones((3, 64), dtype=np.bool_))
-    machine.take_part(np.array([True, False, True]))
-    before = [int(machine.number(r)[1, 0]) for r in (register, register + 1)]
-    vector = machine.u[0][1].copy()
-    with np.errstate(all="ignore"):
-        step = table.build(instruction(text), chosen)
-        step(SimpleNamespace(machine=machine, memory=None, lds=None))
-    assert [int(machine.number(r)[1, 0]) for r in (register, register + 1)] == before
-    assert (machine.u[0][1] == vector).all()
-    assert machine.scc[1, 0]
-    assert machine.exec[1].all()
-    assert int(machine.number(register)[0, 0]) != before[0] or int(machine.number(register + 1)[0, 0]) != before[1]
+            assert same("f32", number_in(one, register, 32), int(wanted.view(np.uint32)[0]))
 
 
 @pytest.mark.parametrize(

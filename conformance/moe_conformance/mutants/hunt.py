@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .. import executed
 from ..backends import Backend
 from ..explore import Part, explore
 from ..implementation import Implementation, ImplementationError
@@ -133,7 +134,8 @@ def _turns(chosen: list[Queue], stage: str) -> Iterator[tuple[Queue, Problem]]:
 
 
 def attempt(prop: Property, problem: Problem, implementation: Implementation, name: str, backend: Backend) -> Attempt:
-    """Run one problem with all claims collected. Raises torch.OutOfMemoryError: no mutant is to blame for that."""
+    """Run one problem with all claims collected. Raises torch.OutOfMemoryError, and what says that executed code is not
+    modelled: no mutant is to blame for that, and neither is a kill."""
     try:
         trial = make_trial(prop, problem, implementation, name, backend, collects=True)
         run_trial(trial, prop.check)
@@ -152,6 +154,8 @@ def attempt(prop: Property, problem: Problem, implementation: Implementation, na
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
+        if executed.not_modelled(error):
+            raise
         text = f"{type(error).__name__}: {error}"
         return Attempt(message=text, ended="crash" if is_device_failure(text) else "error")
     return Attempt()
