@@ -443,6 +443,20 @@ def test_sine_and_cosine(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "selector", ["0x5040100", "0x7060302", "0x3020706", "0x0", "0x4030201", "0x7070404", "0xc0c0100", "0x3020d08"]
+)
+def test_one_selection_of_bytes_for_all_lanes(selector: str) -> None:
+    one, draw = One("gfx942"), np.random.default_rng(5)
+    a, b = (draw.integers(0, 1 << 32, one.lanes, dtype=np.uint32) for _ in range(2))
+    one.set(1, a).set(2, b).scalar(6, int(selector, 16))
+    wanted = [_permuted(x, y, int(selector, 16)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert one.run("v_perm_b32 v0, v1, v2, s6").u(0).tolist() == wanted
+    one.scalar(7, 0x12345678)
+    wanted = [_permuted(x, 0x12345678, int(selector, 16)) for x in a.tolist()]
+    assert one.run("v_perm_b32 v0, v1, s7, s6").u(0).tolist() == wanted
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "v_add_f32_e64 v0, v1, v2 mul:8",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ def count_bits(x: Array, more: Array) -> Array:
 
 def byte_permute(a: Array, b: Array, selector: Array) -> Array:
     """v_perm_b32: each byte of the selector picks a byte of b (0 to 3) or a (4 to 7), a sign (8 to 11), 0 or 0xFF."""
+    first = int(selector.flat[0])
+    if first | 0x7070707 == 0x7070707 and (selector == first).all():
+        return _same_bytes(a, b, first)
     shape = np.broadcast_shapes(a.shape, b.shape, selector.shape)
     pool = (np.broadcast_to(a, shape).astype(U64) << U64(32)) | np.broadcast_to(b, shape)
     result = np.zeros(shape, dtype=U32)
@@ -59,3 +63,22 @@ def byte_permute(a: Array, b: Array, selector: Array) -> Array:
             )
         result |= value << U32(8 * byte)
     return result
+
+
+def _same_bytes(a: Array, b: Array, selector: int) -> Array:
+    """byte_permute where every lane selects the same bytes, none of them a sign or a constant."""
+    result: Array = np.zeros((), dtype=U32)
+    for start, size, byte in _runs(selector):
+        source = a if byte > 3 else b
+        field = (source >> U32(8 * (byte % 4))) & U32((1 << 8 * size) - 1)
+        result = result | (field << U32(8 * start))
+    return result
+
+
+@lru_cache(maxsize=256)
+def _runs(selector: int) -> tuple[tuple[int, int, int], ...]:
+    """(first byte of the result, bytes, first byte of the source) of bytes that lie side by side in one source too."""
+    chosen = [selector >> 8 * place & 0xFF for place in range(4)]
+    starts = [p for p in range(4) if p == 0 or chosen[p] != chosen[p - 1] + 1 or chosen[p] == 4]
+    ends = [*starts[1:], 4]
+    return tuple((start, end - start, chosen[start]) for start, end in zip(starts, ends, strict=True))

@@ -12,7 +12,8 @@ from .permute_kernel import count_kernel, scan_kernel, scatter_kernel
 
 _ROWS = 128  # rows of a block: its triangular comparison has the square of this many elements
 _BUCKETS = 64  # buckets compared with a block's rows at a time
-_SCAN_BUCKETS, _SCAN_BLOCKS = 16, 256
+_SCAN_BUCKETS = 16
+_SCAN_BLOCKS = (16, 256)  # blocks summed at a time: the first that holds them all, else the last
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
         return Permutation(order, inverse, offsets, top_k, num_experts)
     offsets = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
     num_blocks = cdiv(rows, _ROWS)
+    buckets = torch.empty((num_blocks * _ROWS,), dtype=torch.int32, device=device)
     counts = torch.empty((num_experts + 1, num_blocks), dtype=torch.int32, device=device)
     totals = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
-    sizes = (rows, num_blocks, top_k, num_experts, *strides(ids))
     blocks = {"ROWS": _ROWS, "BUCKETS": min(_BUCKETS, next_power_of_two(num_experts + 1)), "num_warps": 4}
-    launch(count_kernel, num_blocks, device, ids, counts, *sizes, **blocks)
+    sizes = (rows, num_blocks, top_k, num_experts, *strides(ids))
+    launch(count_kernel, num_blocks, device, ids, buckets, counts, *sizes, **blocks)
     launch(
         scan_kernel,
         cdiv(num_experts + 1, _SCAN_BUCKETS),
@@ -75,12 +77,13 @@ def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
         totals,
         num_blocks,
         num_experts,
-        BLOCKS=_SCAN_BLOCKS,
+        BLOCKS=next((each for each in _SCAN_BLOCKS if num_blocks <= each), _SCAN_BLOCKS[-1]),
         BUCKETS=_SCAN_BUCKETS,
         num_warps=4,
     )
     # counts now holds, for each bucket, the rows of it in earlier blocks.
-    launch(scatter_kernel, num_blocks, device, ids, counts, totals, order, inverse, offsets, *sizes, **blocks)
+    sizes = (num_blocks, num_experts)
+    launch(scatter_kernel, num_blocks, device, buckets, counts, totals, order, inverse, offsets, *sizes, **blocks)
     return Permutation(order, inverse, offsets, top_k, num_experts)
 
 

@@ -1,7 +1,8 @@
 """permute: a stable counting sort of routed rows by expert, in three kernels without atomics.
 
 Bucket e < E holds expert e; bucket E holds dropped rows (ids outside [0, E)). Rows are cut into blocks of ROWS.
-count: histogram of each block.  scan: for each bucket an exclusive sum over blocks, and its total.
+count: the bucket of each row (-1 behind the last one), and the histogram of each block.
+scan: for each bucket an exclusive sum over blocks, and its total.
 scatter: position = rows of smaller buckets + rows of this bucket in earlier blocks + equal rows earlier in the block.
 """
 
@@ -22,6 +23,7 @@ def load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column):
 @triton.jit(do_not_specialize=["rows", "num_blocks", "top_k", "num_experts", "ids_row", "ids_column"])
 def count_kernel(
     ids,
+    buckets,
     counts,
     rows,
     num_blocks,
@@ -32,12 +34,15 @@ def count_kernel(
     ROWS: tl.constexpr,
     BUCKETS: tl.constexpr,
 ):
-    block = tl.program_id(0).to(tl.int64)
-    row = block * ROWS + tl.arange(0, ROWS)
-    inside = row < rows
+    block = tl.program_id(0)
+    lane = tl.arange(0, ROWS)
+    # Rows are below 2**31, so 32 bits hold them, and a 64-bit division costs many times a 32-bit one. Behind the last
+    # row the sum may wrap: it is not what is compared.
+    row, inside = block * ROWS + lane, lane < rows - block * ROWS
     bucket_of = load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column)
     # Lanes behind the last row belong to no bucket, not even to the one for dropped rows.
     bucket_of = tl.where(inside, bucket_of, -1)
+    tl.store(buckets + block.to(tl.int64) * ROWS + lane, bucket_of)
     for start in range(0, num_experts + 1, BUCKETS):
         bucket = start + tl.arange(0, BUCKETS)
         hits = tl.sum((bucket_of[:, None] == bucket[None, :]).to(tl.int32), axis=0)
@@ -59,44 +64,38 @@ def scan_kernel(counts, totals, num_blocks, num_experts, BLOCKS: tl.constexpr, B
     tl.store(totals + bucket, total, mask=exists)
 
 
-@triton.jit(do_not_specialize=["rows", "num_blocks", "top_k", "num_experts", "ids_row", "ids_column"])
+@triton.jit(do_not_specialize=["num_blocks", "num_experts"])
 def scatter_kernel(
-    ids,
+    buckets,
     prefixes,
     totals,
     order,
     inverse,
     offsets,
-    rows,
     num_blocks,
-    top_k,
     num_experts,
-    ids_row,
-    ids_column,
     ROWS: tl.constexpr,
     BUCKETS: tl.constexpr,
 ):
-    block = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(0)
     lane = tl.arange(0, ROWS)
-    row = block * ROWS + lane
-    inside = row < rows
-    bucket_of = load_buckets(ids, row, inside, top_k, num_experts, ids_row, ids_column)
+    bucket_of = tl.load(buckets + block.to(tl.int64) * ROWS + lane)
+    inside = bucket_of >= 0
     position = tl.load(prefixes + bucket_of.to(tl.int64) * num_blocks + block, mask=inside, other=0)
     carry = tl.zeros((1,), dtype=tl.int32)
     for start in range(0, num_experts + 1, BUCKETS):
         bucket = start + tl.arange(0, BUCKETS)
         exists = bucket <= num_experts
         total = tl.load(totals + bucket, mask=exists, other=0)
-        smaller = bucket[None, :] < bucket_of[:, None]
-        position += tl.sum(tl.where(smaller, total[None, :], 0), axis=1)
+        smaller = bucket[:, None] < bucket_of[None, :]
+        position += tl.sum(tl.where(smaller, total[:, None], 0), axis=0)
         # One program of the grid publishes the segment bounds; bucket E's bound is the number of rows kept.
         tl.store(offsets + bucket, carry + tl.cumsum(total, axis=0) - total, mask=exists & (block == 0))
         carry += tl.sum(total, axis=0)
-    # The same ids once more, laid along the other axis. Lanes behind the last row come last, so they count for nobody.
-    other = tl.arange(0, ROWS)
-    other_row = block * ROWS + other
-    other_bucket = load_buckets(ids, other_row, other_row < rows, top_k, num_experts, ids_row, ids_column)
-    equal_before = (other_bucket[None, :] == bucket_of[:, None]) & (other[None, :] < lane[:, None])
-    position += tl.sum(equal_before.to(tl.int32), axis=1)
+    # Same bucket and an earlier lane in one comparison: keys of one bucket differ by less than ROWS, others by more.
+    key = bucket_of * (2 * ROWS) + lane
+    equal_before = (key[None, :] - key[:, None] - 1).to(tl.uint32) < ROWS - 1
+    position += tl.sum(equal_before.to(tl.int32), axis=0)
+    row = block * ROWS + lane
     tl.store(inverse + row, position, mask=inside)
-    tl.store(order + position, row.to(tl.int32), mask=inside)
+    tl.store(order + position, row, mask=inside)
