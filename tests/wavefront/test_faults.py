@@ -68,11 +68,16 @@ def test_what_is_right_is_right(drill: Results, target: str) -> None:
         assert drill[f"{target} {case}"]["outcome"] == "right", case
 
 
+# Barriers and LDS writes of each kernel at the least: Triton 3.9 needs fewer of both for the two reductions than 3.7.
+BARRIERS = {"rows": 3, "dot": 5}
+WRITES = {"rows": 2, "dot": 4}
+
+
 @pytest.mark.parametrize("kernel", ["rows", "dot"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_barrier_is_missed(drill: Results, target: str, kernel: str) -> None:
     found = {n: r for n, r in drill.items() if n.startswith(f"{target} {kernel} barrier")}
-    assert len(found) >= 5
+    assert len(found) >= BARRIERS[kernel]
     assert {n: r.get("kind", r["outcome"]) for n, r in found.items()} == dict.fromkeys(found, LDS_RACE)
     for result in found.values():
         assert re.search(r"(read|write) after another wave's (write|read) with no barrier between", result["message"])
@@ -85,7 +90,7 @@ def test_every_barrier_is_missed(drill: Results, target: str, kernel: str) -> No
 def test_every_write_is_missed(drill: Results, target: str, kernel: str) -> None:
     """The first one by what was never written; a later one, over old values, by the result."""
     found = {n: r for n, r in drill.items() if n.startswith(f"{target} {kernel} write")}
-    assert len(found) >= 4
+    assert len(found) >= WRITES[kernel]
     assert found[f"{target} {kernel} write 0"]["kind"] == LDS_UNWRITTEN
     assert {r["outcome"] for r in found.values()} <= {"fault", "wrong"}
 
