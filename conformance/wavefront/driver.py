@@ -3,8 +3,8 @@
     with wavefront.device("gfx942"):
         kernel[grid](tensor, ...)
 
-Nothing of the kernels changes: the same source, Triton's own AMD backend, its cache, its autotuner. From 3.6 to 3.9 Triton
-asks the same of a driver, but for descriptors (`_flat`) and memory for the kernel's own use (`_refuse_scratch`).
+Nothing of the kernels changes: the same source, Triton's own AMD backend, its cache, its autotuner. From 3.6 to 3.9
+Triton asks the same of a driver, but for descriptors (`_flat`) and memory for the kernel's own use (`_refuse_scratch`).
 """
 
 from __future__ import annotations
