@@ -11,7 +11,7 @@ import pytest
 
 from moe_conformance.executed import TARGETS
 from moe_conformance.mnemonic_cases import DTYPES, GROUPS, builds, far, rows_for
-from moe_conformance.mnemonics import Listing, Met, compared_with, drift, listed, written
+from moe_conformance.mnemonics import Listing, Met, compared_with, drift, listed, without_known, written
 from tritonmoe.tiles import table
 from wavefront.semantics.table import supported
 from wavefront.target import target
@@ -45,6 +45,23 @@ def test_a_triton_that_is_not_listed_is_compared_with_the_newest() -> None:
     assert compared_with("3.7.1", listing) == "3.7.1"
     assert compared_with("3.9.0+git0123abcd", listing) == "3.9.0"
     assert compared_with("3.7.2", listing) == "3.10.0"
+
+
+def test_known_findings_are_left_out_while_their_number_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "known.toml"
+    entry = {"triton": "3.8.0", "target": "gfx950", "kernel": "down-", "finding": "barrier before", "count": 2}
+    path.write_text("[[known]]\n" + "".join(f"{key} = {value!r}\n" for key, value in entry.items()), encoding="utf-8")
+    two = [f"gfx950: down-{i}: barrier before LDS writes" for i in range(2)]
+    other = ["gfx950: up-1: barrier before LDS writes", "gfx942: down-1: barrier before LDS writes"]
+
+    def left(*wrong: str, version: str = "3.8.0", targets: tuple[str, ...] = ("gfx942", "gfx950")) -> list[str]:
+        return without_known(wrong, version, targets, path)
+
+    assert left(*two, *other) == other
+    assert left(*two, *other, version="3.8.1") == [*two, *other]
+    assert left(targets=("gfx942",)) == []
+    for wrong in (two[:1], [*two, "gfx950: down-3: barrier before LDS writes"], []):
+        assert left(*wrong) == [*wrong, f"gfx950: down-: 2 known findings of `barrier before`, now {len(wrong)}"]
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -6,7 +6,8 @@ use of it.
 
 What is compared with is the listing of the Triton at hand; a Triton that has none is compared with the newest that has.
 An instruction that is not modelled, or a missing wait, fails; a mnemonic that the listing lacks is drift, to be looked
-at before the listing is written anew. Nothing is executed.
+at before the listing is written anew. data/mnemonics_known.toml holds findings that were looked at and are no fault.
+Nothing is executed.
 
 Exit codes: 0 every use is modelled and no wait is missing; 1 not so (with --strict also: there is drift); 2 the call is
 wrong.
@@ -34,6 +35,7 @@ from . import executed
 
 EXIT_FAILED = 1
 FILE = Path(__file__).parent / "data" / "mnemonics.toml"
+KNOWN = Path(__file__).parent / "data" / "mnemonics_known.toml"
 _HEADER = """\
 # Mnemonics (without their encoding's suffix) that the kernels of tritonmoe compile to: every row of the tile table that
 # the target's shared memory admits, bf16, fp16 and fp32, vector, masked, odd and far shapes, every router rule.
@@ -212,6 +214,21 @@ def drift(met: Met, known: set[str]) -> tuple[list[str], list[str]]:
     return sorted(met.mnemonics - known), sorted(known - met.mnemonics)
 
 
+def without_known(wrong: Sequence[str], version: str, targets: Sequence[str], path: Path = KNOWN) -> list[str]:
+    """The findings that are not known, and a line for each entry whose number of findings is another one today."""
+    left = list(wrong)
+    for entry in tomllib.loads(path.read_text(encoding="utf-8"))["known"]:
+        if entry["triton"] != version.split("+")[0] or entry["target"] not in targets:
+            continue
+        begin = f"{entry['target']}: {entry['kernel']}"
+        found = [line for line in left if line.startswith(begin) and entry["finding"] in line]
+        if len(found) == entry["count"]:
+            left = [line for line in left if line not in found]
+        else:
+            left.append(f"{begin}: {entry['count']} known findings of `{entry['finding']}`, now {len(found)}")
+    return left
+
+
 def _told(met: Met, group: str) -> None:
     click.echo(f"{met.target} {group}: {met.kernels} kernels in {met.seconds:.0f} s of CPU time", err=True)
 
@@ -254,10 +271,11 @@ def main(targets: tuple[str, ...], write: bool, strict: bool, processes: int, pa
             click.echo(f"  not in the listing: {' '.join(new)}")
         if gone:
             click.echo(f"  in the listing, not met: {' '.join(gone)}")
-    for line in wrong:
+    left = without_known(wrong, triton.__version__, [met.target for met in found])
+    for line in left:
         click.echo(line)
-    click.echo(f"{len(wrong)} findings in {time.monotonic() - begin:.0f} s")
-    if wrong or (strict and drifted):
+    click.echo(f"{len(left)} findings, {len(set(wrong) - set(left))} known ones, in {time.monotonic() - begin:.0f} s")
+    if left or (strict and drifted):
         sys.exit(EXIT_FAILED)
 
 
