@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def _line(marker: str) -> str:
 
 # Case, where it is, what is said of the address, and workgroup, wave and lane: 1024 elements, 256 a program, 4 waves.
 GLOBAL = [
-    ("load before", "load", "4 bytes 4 bytes before source (4096 bytes)", ([0, 0, 0], 0, "first")),
+    ("load before", "load", "4 bytes before source (4096 bytes)", ([0, 0, 0], 0, "first")),
     ("load behind", "load", "source (4096 bytes)", ([3, 0, 0], 3, "last")),
-    ("store before", "store", "4 bytes 4 bytes before target (4096 bytes)", ([0, 0, 0], 0, "first")),
+    ("store before", "store", "4 bytes before target (4096 bytes)", ([0, 0, 0], 0, "first")),
     ("store behind", "store", "4 bytes 0 bytes past the end of target (4096 bytes)", ([3, 0, 0], 3, "last")),
     ("half behind", "load", "2 bytes 0 bytes past the end of source (2048 bytes)", ([3, 0, 0], 3, "last")),
     ("atomic behind", "atomic", "4 bytes 0 bytes past the end of target (4096 bytes)", ([3, 0, 0], 3, "last")),
@@ -55,9 +56,8 @@ def test_global_memory(drill: Results, target: str, case: str, marker: str, addr
     else:
         assert "8 bytes over the end of, 4 bytes inside, source (4096 bytes)" in message
     kernel = "bump" if marker == "atomic" else "copy"
-    place = (
-        rf"{kernel} at {found['source']}, `buffer_\w+ .*` \(assembly line \d+\), workgroup \d,0,0, wave \d, lane \d+$"
-    )
+    who_and_where = r"\(assembly line \d+\), workgroup \d,0,0, wave \d, lane \d+$"
+    place = rf"{kernel} at {found['source']}, `(buffer|global)_\w+ .*` {who_and_where}"
     assert re.search(place, message)
     assert f"`{found['instruction']}`" in message
 
@@ -122,6 +122,8 @@ def test_the_tail_that_one_wave_width_shows(drill: Results) -> None:
 def test_lanes_of_32_where_waves_have_64(drill: Results) -> None:
     found = [r["outcome"] for n, r in drill.items() if n.startswith("gfx942 lanes of 32")]
     assert found
+    if version("triton").startswith("3.6"):
+        pytest.skip("there the lane only chooses who stores a value that all lanes hold")
     assert set(found) <= {"fault", "wrong"}
 
 
