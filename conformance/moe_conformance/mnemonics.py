@@ -6,8 +6,8 @@ use of it.
 
 What is compared with is the listing of the Triton at hand; a Triton that has none is compared with the newest that has.
 An instruction that is not modelled, or a missing wait, fails; a mnemonic that the listing lacks is drift, to be looked
-at before the listing is written anew. data/mnemonics_known.toml holds findings that were looked at and are no fault.
-Nothing is executed.
+at before the listing is written anew. data/mnemonics_known.toml holds findings that were looked
+at: faults of a compiler, and limits of the lint. Nothing is executed.
 
 Exit codes: 0 every use is modelled and no wait is missing; 1 not so (with --strict also: there is drift); 2 the call is
 wrong.
