@@ -1,1 +1,1 @@
-"""Benchmarks of tritonmoe: time over floor, stages, competitors, traffic, cold start, the suite itself (docs/benchmarks.md)."""
+"""Benchmarks of tritonmoe: time over floor, stages, competitors, traffic, cold start (docs/benchmarks.md)."""

@@ -26,7 +26,6 @@ def measure(clock: Clock, dtype: torch.dtype) -> Ceilings:
     target = torch.empty_like(source)
     copied = _time(clock, lambda: target.copy_(source))
     bandwidth = 2 * size * 4 / copied.median
-    del source, target
     n = _CPU_MATRIX if small else _MATRIX
     left = torch.empty((n, n), dtype=dtype, device=device).normal_(generator=generator)
     right = torch.empty((n, n), dtype=dtype, device=device).normal_(generator=generator)

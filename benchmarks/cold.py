@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
+
+from .processes import ROOT, environment
 
 TARGET = 5.0  # seconds
 _TIMEOUT = 300.0
@@ -19,8 +19,9 @@ _TIMEOUT = 300.0
 
 @dataclass
 class Cold:
-    """Seconds. imported: torch and tritonmoe. context: the device's context and the weights. first: the first forward, every
-    compilation inside. second: the next one. warm_first: the first forward of another process that finds the cache."""
+    """Seconds. imported: torch and tritonmoe. context: the device's context and the weights. first: the first forward,
+    every compilation inside. second: the next one. warm_first: the first forward of another process that finds the
+    cache."""
 
     shape: str
     tokens: int
@@ -48,11 +49,10 @@ def measure(shape: str, tokens: int, dtype: str, device: str) -> Cold:
 
 
 def _process(shape: str, tokens: int, dtype: str, device: str, cache: str) -> dict[str, float]:
-    root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cold", shape, str(tokens), dtype, device],
-        env={**os.environ, "TRITON_CACHE_DIR": cache},
-        cwd=root,
+        env=environment(TRITON_CACHE_DIR=cache),
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,

@@ -106,7 +106,7 @@ def cold(shapes: str | None, tokens: str, seconds: float | None, dtype: str, dev
 def suite(
     backends: str, profile: str, stages: str, problems: str, workers: str, seconds: float | None, output: Path
 ) -> None:
-    """The conformance suite's own speed: problems a second by stage, compile share, growth with problems and workers."""
+    """The conformance suite's own speed: problems a second by stage, compile share, growth with size and workers."""
     from . import suite as speed
 
     deadline = Deadline(seconds)

@@ -73,7 +73,7 @@ def stage_floor(shape: Shape, tokens: int, active: int, itemsize: int, ceilings:
 
 
 def expected_active(experts: int, rows: int) -> float:
-    """e on average for `rows` independent uniform draws (an upper estimate of the load when a token's k are distinct)."""
+    """e on average for `rows` independent uniform draws; a little more when the k experts of a token are distinct."""
     return experts * (1.0 - (1.0 - 1.0 / experts) ** rows)
 
 

@@ -38,7 +38,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Batch:
-    """x (T, H); logits (T, E) float32; ids (T, k) int64 on the device, best first; their digest; e experts with a token."""
+    """x (T, H); logits (T, E) float32; ids (T, k) int64, best first, and their digest; active: experts with a token."""
 
     shape: Shape
     load: str

@@ -50,10 +50,12 @@ def device(name: str) -> torch.device:
 
         interpreter.repair()
         return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index or "0").isdigit():
+        raise click.UsageError(f"--device is cuda, cuda:N, cpu or auto, got {name!r} (ROCm's torch says cuda too)")
     if not torch.cuda.is_available():
         raise click.UsageError(f"no GPU is visible to torch, and --device {name} needs one")
-    found = torch.device(name)
-    return torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
+    return torch.device("cuda", int(index or torch.cuda.current_device()))
 
 
 def chosen_shapes(text: str | None) -> list[Shape]:

@@ -1,4 +1,4 @@
-"""The terminal's view of a result: ratios by shape and token count, ours beside the best published peer; stages; host time."""
+"""The terminal's view of a result: ratios, ours beside the best published peer, stages, host time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as data: what was measured, on what, under which protocol. One JSON file; reports and checks read nothing else."""
+"""Results as data: what was measured, on what, under which protocol. Reports and checks read nothing but the file."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Measured:
 
 @dataclass
 class Case:
-    """One shape, token count and load. floor, stage_floor: seconds, from the run's own ceilings. published_floor: from the
-    ceilings of the published table."""
+    """One shape, token count and load. floor, stage_floor: seconds, from the run's own ceilings. published_floor: from
+    the ceilings of the published table."""
 
     shape: str
     tokens: int

@@ -149,7 +149,7 @@ def _case(
 
 
 def _implementation(forward: Forward, capturable: bool, batch: Batch, expected: Reference, clock: Clock) -> Measured:
-    """Correct first; then graph, eager and host time. An exception is recorded, and what was measured before it stays."""
+    """Correct first; then eager, host and graph time. An exception is recorded; what was measured before it stays."""
     measured = Measured()
 
     def call() -> object:

@@ -1,9 +1,8 @@
-"""The conformance suite's own speed: problems a second by stage, the compiler's share, growth with problems and workers."""
+"""The conformance suite's own speed: problems a second by stage, compile share, growth with size and workers."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from .processes import environment
 from .timing import Deadline
 
 _MAIN = "from moe_conformance.cli import main; main()"
@@ -22,7 +22,7 @@ _TIMEOUT = 1800.0
 
 @dataclass
 class SuiteRun:
-    """One run of the suite. seconds: wall time from outside, start of the processes included. cache: "empty" or "warm"."""
+    """One run of the suite. seconds: wall time from outside, processes' start included. cache: "empty" or "warm"."""
 
     what: str
     backend: str
@@ -88,12 +88,13 @@ def _run(run: SuiteRun, profile: str, stage: str | None, cache: Path) -> SuiteRu
     if stage is not None:
         arguments += ["--stage", stage]
     # TRITON_INTERPRET is the suite's own business: it follows from the backend.
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    variables = environment(TRITON_CACHE_DIR=str(cache))
+    variables.pop("TRITON_INTERPRET", None)
     begin = time.perf_counter()
     try:
         done = subprocess.run(
             [sys.executable, "-c", _MAIN, *arguments],
-            env={**environment, "TRITON_CACHE_DIR": str(cache)},
+            env=variables,
             cwd=cache.parent,
             capture_output=True,
             text=True,

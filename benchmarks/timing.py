@@ -64,8 +64,8 @@ class Clock:
         self._flush: torch.Tensor | None = None
         if device.type != "cpu":
             l2 = int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or 64 << 20
-            # Zeros, read by a sum: reading evicts and leaves clean lines. A buffer that is written leaves dirty lines, whose
-            # write-back is then counted in the next timing.
+            # Zeros, read by a sum: reading evicts and leaves clean lines. A buffer that is written leaves dirty lines,
+            # whose write-back is then counted in the next timing.
             self.flush_bytes = 4 * l2
             self._flush = torch.zeros(self.flush_bytes // 4, dtype=torch.float32, device=device)
 
@@ -81,8 +81,8 @@ class Clock:
     def replayed(self, call: Call) -> Sample:
         """Device time of a call recorded in a graph, replayed with a cold L2.
 
-        Each replay has its own pair of events; the flush lies between the pairs. Everything is queued at once: the flush
-        is longer than a launch, so that no timing contains the host. Raises NotCapturable.
+        Each replay has its own pair of events; the flush lies between the pairs. Everything is queued at once: the
+        flush is longer than a launch, so that no timing contains the host. Raises NotCapturable.
         """
         if self.device.type == "cpu":
             raise NotCapturable("no graphs on a CPU")
@@ -126,8 +126,8 @@ class Clock:
     def eager(self, call: Call) -> Sample:
         """What a caller waits for: from an idle device with a cold L2 until the last kernel has ended.
 
-        Between two events on an idle queue: the time that the host needs to launch is inside, where it is longer than the
-        device's.
+        Between two events on an idle queue: the time that the host needs to launch is inside, where it is longer than
+        the device's.
         """
         for _ in range(2):
             call()

@@ -1,7 +1,7 @@
 """Bytes of gate and up, fused and unfused: the model, the time, and a profiler's counters where there is one.
 
-The reference paper claims 35 % less global traffic from the fusion. How much there is to save depends on the problem: the
-weights must be read either way, and only what lies between the products (g and u, written and read again) can go.
+The reference paper claims 35 % less global traffic from the fusion. How much there is to save depends on the problem:
+the weights must be read either way, and only what lies between the products (g and u, written and read again) can go.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ import tritonmoe
 from .competitors.ours import ACTIVATION, RULE
 from .floor import gate_up_traffic
 from .layer import DTYPES, Batch, Layer, make_batch, make_layer
+from .processes import ROOT, environment
 from .timing import Call, Clock, NotCapturable, Sample
 from .workloads import Shape, shapes
 
@@ -34,7 +34,7 @@ _UNITS = {"byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
 
 @dataclass
 class Traffic:
-    """A shape and token count. model: bytes by kind. seconds: median by kind. counted: bytes by kind from the profiler."""
+    """A shape and token count. By kind: model, bytes; seconds, median; counted, bytes by the profiler."""
 
     shape: str
     tokens: int
@@ -112,9 +112,7 @@ def counted(kind: str, shape: Shape, tokens: int, dtype: str) -> float:
         raise RuntimeError("no profiler (ncu) on the path")
     arguments = [command, "--metrics", ",".join(_METRICS), "--csv", "--profile-from-start", "off"]
     arguments += ["--cache-control", "all", sys.executable, "-m", "benchmarks.traffic", kind, shape.name, str(tokens)]
-    done = subprocess.run(
-        [*arguments, dtype], capture_output=True, text=True, timeout=180, cwd=Path(__file__).resolve().parents[1]
-    )
+    done = subprocess.run([*arguments, dtype], capture_output=True, text=True, timeout=180, cwd=ROOT, env=environment())
     total = parse(done.stdout)
     if total is None:
         said = " ".join((done.stdout + done.stderr).split())[-300:]

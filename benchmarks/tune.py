@@ -1,7 +1,7 @@
-"""The tuner: times candidate tiles of a stage by class of rows per expert, and proposes rows for tritonmoe's tiles.toml.
+"""The tuner: times candidate tiles of a stage by class of rows per expert, and proposes rows for tiles.toml.
 
-It proposes; a person edits the table, and the conformance suite judges it (`moe-conformance tiles`). A candidate counts only
-if its output agrees with that of the table's own tile.
+It proposes; a person edits the table, and the conformance suite judges it (`moe-conformance tiles`). A candidate counts
+only if its output agrees with that of the table's own tile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import product
 from math import exp, log
@@ -34,7 +34,7 @@ _WEIGHTS = {"gate_up": 2}  # weight blocks that a step of K loads; 1 elsewhere
 
 @dataclass
 class Score:
-    """A candidate in a class. ratios: time over the stage's floor by "shape T". failure: why it has no place in the table."""
+    """A candidate in a class. ratios: time over the stage's floor by case. failure: why it cannot be in the table."""
 
     stage: str
     rows_up_to: int
@@ -139,12 +139,13 @@ def _class(
             if not float(difference) <= _AGREES:
                 score.failure = f"differs by {float(difference):.3g}"
                 continue
-            score.ratios[f"{layer.shape.name} T={tokens}"] = _time(clock, lambda tile=tile: call(tile)) / floor
+            score.ratios[f"{layer.shape.name} T={tokens}"] = _time(clock, partial(call, tile)) / floor
         except Exception as problem:  # no such tile, or the device cannot launch it
             score.failure = " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
     best = min(scores, key=lambda score: score.mean)
     say(
-        f"{stage} {layer.shape.name} T={tokens}: best so far {describe(best)} at {best.mean:.3f}, now {scores[0].mean:.3f}"
+        f"{stage} {layer.shape.name} T={tokens}: best so far {describe(best)} at {best.mean:.3f}, "
+        f"the table's tile {scores[0].mean:.3f}"
     )
 
 

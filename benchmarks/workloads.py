@@ -100,7 +100,8 @@ def draw_logits(shape: Shape, tokens: int, load: str) -> NDArray[np.float32]:
     """
     random = _generator(shape, tokens, load)
     law = random.permutation(zipf(shape.experts, exponent(load)))
-    return (np.log(law) + random.gumbel(size=(tokens, shape.experts))).astype(np.float32)
+    logits: NDArray[np.float32] = (np.log(law) + random.gumbel(size=(tokens, shape.experts))).astype(np.float32)
+    return logits
 
 
 def top_ids(logits: NDArray[np.float32], top_k: int) -> NDArray[np.int32]:

@@ -65,6 +65,6 @@ def installed(names: tuple[str, ...]) -> tuple[dict[str, Competitor], dict[str, 
 
 
 def route(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids (T, k) int64 and weights (T, k) float32 with torch alone: softmax over all experts, the k best renormalized."""
+    """ids (T, k) int64 and weights (T, k) float32 with torch alone: softmax over all experts, k best renormalized."""
     weights, ids = torch.softmax(logits, dim=-1).topk(top_k, dim=-1)
     return ids, weights / weights.sum(-1, keepdim=True)

@@ -1,5 +1,7 @@
-"""A loop over the experts with plain matrix products: what a first implementation looks like. It asks the device for the
-rows of each expert, so it cannot be recorded in a graph."""
+"""A loop over the experts with plain matrix products: what a first implementation looks like.
+
+It asks the device for the rows of each expert, so it cannot be recorded in a graph.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ScatterMoE: parallel_linear twice, gate and up in one, activation with torch. Its expert count waits for the device."""
+"""ScatterMoE: parallel_linear twice, gate and up in one, activation with torch. Its count waits for the device."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """triton_kernels (the Triton repository): ragged matmul with gather, fused SwiGLU and scatter.
 
-Its SwiGLU is s(g) · (u + 1) with s(g) = g · sigmoid(alpha · g): alpha is 1 here, the clamp is out of reach, and a bias of -1
-on the columns of u takes the 1 away, so that the function computed is the one that everybody else computes. Gate and up
-columns alternate, and weights are column-major, as it wants them.
+Its SwiGLU is s(g) · (u + 1) with s(g) = g · sigmoid(alpha · g): alpha is 1 here, the clamp is out of reach, and a bias
+of -1 on the columns of u takes the 1 away, so that the function computed is the one that everybody else computes. Gate
+and up columns alternate, and weights are column-major, as it wants them.
 """
 
 from __future__ import annotations
