@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from .timing import Clock, Deadline, NotCapturable, Repeats
 from .workloads import Shape, long_context, published_ceilings
 
 Say = Callable[[str], None]
+
+
+class DeviceLost(RuntimeError):
+    """A kernel broke the device's context (an illegal access): every later call in this process would fail."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,17 @@ def run(options: Options, say: Say) -> Results:
     say(f"ceilings: copy {measured.bandwidth / 1e12:.2f} TB/s, matmul {measured.matmul / 1e12:.0f} TFLOP/s")
     results = Results(protocol(clock, options.dtype), measured, facts)
     path = options.output / FILE
+    lost = False
     for shape in options.shapes:
-        if deadline.passed():
+        if deadline.passed() or lost:
             break
-        _shape(options, shape, found, clock, deadline, results, path, say)
+        try:
+            _shape(options, shape, found, clock, deadline, results, path, say)
+        except DeviceLost as problem:
+            say(f"the device is lost, nothing more can be measured in this process: {problem}")
+            lost = True
         _release()
-    results.complete = not deadline.passed()
+    results.complete = not deadline.passed() and not lost
     results.seconds = time.monotonic() - started
     results.write(path)
     return results
@@ -112,6 +122,10 @@ def _shape(
             else:
                 say(_line(case))
             results.write(path)
+            try:
+                clock.synchronize()
+            except RuntimeError as problem:
+                raise DeviceLost(_text(problem)) from problem
 
 
 def _empty_case(shape: Shape, batch: Batch, measured: Ceilings) -> Case:
@@ -182,7 +196,8 @@ def _text(problem: BaseException) -> str:
 def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # of a lost device
+            torch.cuda.empty_cache()
 
 
 def _line(case: Case) -> str:
