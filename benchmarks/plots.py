@@ -8,7 +8,7 @@ from typing import Any
 
 from . import peers
 from .floor import STAGES, stages
-from .report import OURS
+from .report import skew_costs
 from .results import Case, Results
 from .workloads import shapes
 
@@ -118,26 +118,19 @@ def over_tokens(results: Results) -> Any:
 
 def skew(results: Results) -> Any:
     """Our time/floor under each load over that under uniform load, by tokens: 1 is insensitive."""
-    ratios = {case.key: case.ratio(OURS) for case in results.cases}
-    loads = [load for load in dict.fromkeys(case.load for case in results.cases) if load != "uniform"]
+    costs = skew_costs(results)
+    loads = list(dict.fromkeys(load for _, load in costs))
     if not loads:
         return None
     figure, axes = _figure(len(loads), len(loads))
-    drawn = False
     for axis, load in zip(axes, loads, strict=True):
-        for shape, group in _by_shape([case for case in results.cases if case.load == load]).items():
-            points = []
-            for case in group:
-                skewed, uniform = ratios[case.key], ratios.get((shape, case.tokens, "uniform"))
-                if skewed is not None and uniform is not None:
-                    points.append((case.tokens, skewed / uniform))
-            if points:
-                drawn = True
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=shape)
+        for (shape, its_load), points in costs.items():
+            if its_load == load:
+                axis.plot(*zip(*sorted(points.items()), strict=True), marker="o", markersize=3, label=shape)
         axis.axhline(1.0, color="grey", linewidth=0.8)
         axis.axhline(1.1, color="red", linewidth=0.8, linestyle=":")
         axis.set_xscale("log", base=2)
         axis.set_title(f"{load}: time/floor over that of uniform")
         axis.set_xlabel("tokens")
         axis.legend(fontsize=7)
-    return figure if drawn else None
+    return figure

@@ -20,7 +20,7 @@ _ITEMSIZE = 2  # bf16 and fp16
 def print_all(console: Console, results: Results) -> None:
     for load in dict.fromkeys(case.load for case in results.cases):
         console.print(ratios(results, load))
-    for case_table in (published(results), stage_table(results), host_table(results)):
+    for case_table in (published(results), skew_table(results), stage_table(results), host_table(results)):
         if case_table is not None:
             console.print(case_table)
     for line in problems(results):
@@ -107,6 +107,33 @@ def published(results: Results) -> Table | None:
         f"{behind} of {len(cells)} cells more than {(limit - 1) * 100:.0f} % behind (✗); "
         f"geometric mean of peer over ours: {mean:.2f}"
     )
+    return table
+
+
+def skew_costs(results: Results) -> dict[tuple[str, str], dict[int, float]]:
+    """Our time/floor under a skewed load over that under uniform load, by (shape, load) and token count."""
+    ratios = {case.key: case.ratio(OURS) for case in results.cases}
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for shape, tokens, load in ratios:
+        skewed, uniform = ratios[shape, tokens, load], ratios.get((shape, tokens, "uniform"))
+        if load != "uniform" and skewed is not None and uniform is not None:
+            found.setdefault((shape, load), {})[tokens] = skewed / uniform
+    return found
+
+
+def skew_table(results: Results) -> Table | None:
+    """The costs of skew at equal floor: 1.00 is insensitive."""
+    found = skew_costs(results)
+    if not found:
+        return None
+    columns = sorted({tokens for costs in found.values() for tokens in costs})
+    table = Table(title="our time/floor under skew over that under uniform load", title_justify="left")
+    table.add_column("shape")
+    table.add_column("load")
+    for tokens in columns:
+        table.add_column(f"T={tokens}", justify="right")
+    for (shape, load), costs in found.items():
+        table.add_row(shape, load, *(f"{costs[tokens]:.2f}" if tokens in costs else "-" for tokens in columns))
     return table
 
 

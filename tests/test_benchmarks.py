@@ -292,6 +292,7 @@ def test_the_report_says_what_is_behind_wrong_and_missing(tmp_path):
     assert "loop is wrong, relative error 0.5" in text
     assert "vllm: not installed" in text
     assert "time / floor, zipf2 load" in text
+    assert report.skew_costs(found) == {("qwen3-30b", "zipf2"): {512: pytest.approx(1.2 / 1.4)}}
 
 
 def test_plots_are_drawn_from_a_result(tmp_path):
