@@ -99,7 +99,9 @@ def cold(shapes: str | None, tokens: str, seconds: float | None, dtype: str, dev
 @click.option(
     "--stages", default="route,permute,gate_up,down,combine,forward", show_default=True, help="each alone; may be empty"
 )
-@click.option("--problems", default="100,200,400", show_default=True, help="the growth with the number of problems")
+@click.option(
+    "--problems", default="1000,2000,4000", show_default=True, help="asked for; every part has a minimum of its own"
+)
 @click.option("--workers", default="1,2", show_default=True, help="the growth with the number of workers")
 @seconds_option
 @output_option

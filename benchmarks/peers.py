@@ -29,9 +29,18 @@ def behind_factor() -> float:
 
 def best(shape: str, tokens: int) -> Peer | None:
     """The best published peer of a cell under uniform load; None where nothing is published."""
+    return _least(shape, "ratio", tokens)
+
+
+def best_zipf(shape: str, tokens: int) -> Peer | None:
+    """The best published peer of a cell under Zipf s=1.2, `ratio` being microseconds; None where none is published."""
+    return _least(shape, "zipf_us", tokens)
+
+
+def _least(shape: str, kind: str, tokens: int) -> Peer | None:
     entry = data().get(shape)
-    if not isinstance(entry, dict) or tokens not in data()["tokens"]:
+    if not isinstance(entry, dict) or kind not in entry or tokens not in data()["tokens"]:
         return None
     column = data()["tokens"].index(tokens)
-    name, ratios = min(entry["ratio"].items(), key=lambda item: item[1][column])
-    return Peer(name, float(ratios[column]))
+    name, values = min(entry[kind].items(), key=lambda item: item[1][column])
+    return Peer(name, float(values[column]))

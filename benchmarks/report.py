@@ -20,7 +20,13 @@ _ITEMSIZE = 2  # bf16 and fp16
 def print_all(console: Console, results: Results) -> None:
     for load in dict.fromkeys(case.load for case in results.cases):
         console.print(ratios(results, load))
-    for case_table in (published(results), skew_table(results), stage_table(results), host_table(results)):
+    for case_table in (
+        published(results),
+        published_zipf(results),
+        skew_table(results),
+        stage_table(results),
+        host_table(results),
+    ):
         if case_table is not None:
             console.print(case_table)
     for line in problems(results):
@@ -107,6 +113,23 @@ def published(results: Results) -> Table | None:
         f"{behind} of {len(cells)} cells more than {(limit - 1) * 100:.0f} % behind (✗); "
         f"geometric mean of peer over ours: {mean:.2f}"
     )
+    return table
+
+
+def published_zipf(results: Results) -> Table | None:
+    """Microseconds under Zipf s=1.2 beside the best published peer's, for the shapes that have published ones."""
+    rows = []
+    for case in results.cases:
+        measured, peer = case.implementations.get(OURS), peers.best_zipf(case.shape, case.tokens)
+        if case.load == "zipf1.2" and measured is not None and measured.best is not None and peer is not None:
+            rows.append((case.shape, case.tokens, measured.best.median * 1e6, peer))
+    if not rows:
+        return None
+    table = Table(title="µs under Zipf s=1.2 (published: one H200)", title_justify="left")
+    for column in ("shape", "T", "ours", "best published peer", "ours / peer"):
+        table.add_column(column)
+    for shape, tokens, ours, peer in rows:
+        table.add_row(shape, str(tokens), f"{ours:.0f}", f"{peer.ratio:.0f} ({peer.name})", f"{ours / peer.ratio:.2f}")
     return table
 
 

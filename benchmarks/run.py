@@ -23,6 +23,10 @@ from .workloads import Shape, long_context, published_ceilings
 Say = Callable[[str], None]
 
 
+class OutOfTime(RuntimeError):
+    """The overall time limit has passed, and cases are left."""
+
+
 class DeviceLost(RuntimeError):
     """A kernel broke the device's context (an illegal access): every later call in this process would fail."""
 
@@ -64,17 +68,15 @@ def run(options: Options, say: Say) -> Results:
     say(f"ceilings: copy {measured.bandwidth / 1e12:.2f} TB/s, matmul {measured.matmul / 1e12:.0f} TFLOP/s")
     results = Results(protocol(clock, options.dtype), measured, facts)
     path = options.output / FILE
-    lost = False
-    for shape in options.shapes:
-        if deadline.passed() or lost:
-            break
-        try:
+    try:
+        for shape in options.shapes:
             _shape(options, shape, found, clock, deadline, results, path, say)
-        except DeviceLost as problem:
-            say(f"the device is lost, nothing more can be measured in this process: {problem}")
-            lost = True
-        _release()
-    results.complete = not deadline.passed() and not lost
+            _release()
+        results.complete = True
+    except OutOfTime:
+        say("the time limit has passed")
+    except DeviceLost as problem:
+        say(f"the device is lost, nothing more can be measured in this process: {problem}")
     results.seconds = time.monotonic() - started
     results.write(path)
     return results
@@ -90,7 +92,12 @@ def _shape(
     path: Path,
     say: Say,
 ) -> None:
-    """All cases of a shape. The weights live as long as this call: those of the largest shape are 22.5 GB."""
+    """All cases of a shape. The weights live as long as this call: those of the largest shape are 22.5 GB.
+
+    Raises OutOfTime and DeviceLost.
+    """
+    if deadline.passed():
+        raise OutOfTime
     dtype = DTYPES[options.dtype]
     try:
         layer = make_layer(shape, dtype, options.device)
@@ -108,7 +115,7 @@ def _shape(
             if options.only is not None and (shape.name, tokens, load) not in options.only:
                 continue
             if deadline.passed():
-                return
+                raise OutOfTime
             try:
                 batch = make_batch(shape, tokens, load, dtype, options.device)
                 case = _empty_case(shape, batch, results.ceilings)

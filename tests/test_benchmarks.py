@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -266,6 +267,8 @@ def test_the_best_peer_of_a_cell():
     assert peers.best("mixtral", 128) == peers.Peer("OpenAI", 1.02)
     assert peers.best("gpt-oss", 8192) == peers.Peer("best", 1.64)
     assert peers.best("mixtral", 7) is None
+    assert peers.best_zipf("qwen3-30b", 8192) == peers.Peer("OpenAI", 1171)
+    assert peers.best_zipf("mixtral", 1) is None
     assert peers.best("tiny", 1) is None
 
 
@@ -280,7 +283,7 @@ def test_every_published_row_is_as_long_as_the_token_counts():
 def test_the_report_says_what_is_behind_wrong_and_missing(tmp_path):
     behind, wrong = case(ratio=1.4), case(tokens=8)  # the best peers there are 1.17 and 1.29
     wrong.implementations["loop"] = Measured(error=0.5, wrong=True)
-    found = results(behind, wrong, case(load="zipf2"))
+    found = results(behind, wrong, case(load="zipf2"), case(load="zipf1.2"))
     found.implementations["vllm"] = "not installed: No module named 'vllm'"
     with (tmp_path / "report").open("w+") as file:
         report.print_all(Console(file=file, width=200), found)
@@ -292,7 +295,8 @@ def test_the_report_says_what_is_behind_wrong_and_missing(tmp_path):
     assert "loop is wrong, relative error 0.5" in text
     assert "vllm: not installed" in text
     assert "time / floor, zipf2 load" in text
-    assert report.skew_costs(found) == {("qwen3-30b", "zipf2"): {512: pytest.approx(1.2 / 1.4)}}
+    assert re.search(r"343 \(OpenAI\) +│ 0\.35", text)
+    assert report.skew_costs(found)["qwen3-30b", "zipf2"] == {512: pytest.approx(1.2 / 1.4)}
 
 
 def test_plots_are_drawn_from_a_result(tmp_path):
