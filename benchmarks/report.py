@@ -125,7 +125,7 @@ def published_zipf(results: Results) -> Table | None:
             rows.append((case.shape, case.tokens, measured.best.median * 1e6, peer))
     if not rows:
         return None
-    table = Table(title="µs under Zipf s=1.2 (published: one H200)", title_justify="left")
+    table = Table(title="µs under Zipf s=1.2 (published: one H200, another draw of the load)", title_justify="left")
     for column in ("shape", "T", "ours", "best published peer", "ours / peer"):
         table.add_column(column)
     for shape, tokens, ours, peer in rows:
