@@ -27,8 +27,8 @@ from .waivers import Waiver
 
 
 def _reporter(trial: Trial) -> Callable[[str, str], None]:
-    """What the guarded implementation tells of memory faults. It must not keep the trial alive: gigabytes of inputs would
-    then wait for the garbage collector, which does not know how full the device is."""
+    """What the guarded implementation tells of memory faults. It must not keep the trial alive: gigabytes of inputs
+    would then wait for the garbage collector, which does not know how full the device is."""
     kept = weakref.ref(trial)
 
     def report(requirement: str, message: str) -> None:
