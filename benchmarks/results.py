@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from moe_conformance.implementation import load, source_digest
+
 from .floor import Ceilings
 from .timing import Clock, Sample
 
@@ -136,6 +138,7 @@ def protocol(clock: Clock, dtype: str) -> dict[str, Any]:
         "versions": versions(),
         "device": describe(clock.device),
         "commit": _commit(),
+        "source_digest": source_digest(load("tritonmoe")),
     }
 
 
