@@ -273,6 +273,27 @@ def test_the_table_has_a_tile_for_every_device():
             tiles.choose(stage, itemsize, rows, 1024)
 
 
+# -- the forward of experts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(("tokens", "top_k"), [(1, 3), (5, 3), (40, 3)])
+def test_rows_without_an_expert_add_nothing_in_any_regime(tokens, top_k, dtype):
+    """A single token, rows found without a sort, sorted rows: an id outside [0, E), also one that wraps into it, has no
+    output and its weight is not looked at."""
+    made = inputs(tokens=tokens, hidden=40, ffn=24, experts=4, top_k=top_k)
+    ids = made.ids.to(dtype).clone()
+    weights = made.weights.clone()
+    ids[0, 0], weights[0, 0] = (2**32 if dtype == torch.int64 else 4), float("nan")
+    ids[-1, 1], weights[-1, 1] = -1, float("inf")
+    found = tritonmoe.experts_forward(made.x, ids, weights, made.w_gate, made.w_up, made.w_down)
+    permutation = tritonmoe.permute(ids, 4)
+    h = tritonmoe.gate_up(made.x, permutation, made.w_gate, made.w_up, SILU)
+    wanted = tritonmoe.combine(tritonmoe.down(h, permutation, made.w_down), weights, permutation)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+
+
 # -- imports and devices ---------------------------------------------------------------------------------------------
 
 NO_TORCH = """

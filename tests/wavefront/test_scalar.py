@@ -135,6 +135,18 @@ for _name, _logic in LOGIC.items():
         TABLE.append(
             (f"s_{_name}_b{_bits}", f"u{_bits}", (f"u{_bits}",) * 2, lambda a, b, c, f=_logic: f(a, b), NONZERO)
         )
+
+
+def _halves(x: int) -> np.ndarray:
+    """The lower and the upper half as fp16."""
+    return np.array([x], dtype=np.uint32).view(np.float16)
+
+
+def _half_bits(x: float) -> int:
+    with np.errstate(over="ignore"):
+        return int(np.array([x], dtype=np.float32).astype(np.float16).view(np.uint16)[0])
+
+
 FLOATS = {
     "s_add_f32": "v_add_f32",
     "s_sub_f32": "v_sub_f32",
@@ -157,6 +169,9 @@ for _name, _vector in FLOATS.items():
 TABLE += [
     ("s_cvt_f32_u32", "f32", ("u32",), lambda x, c: float(np.float32(x)), ""),
     ("s_cvt_f32_i32", "f32", ("i32",), lambda x, c: float(np.float32(x)), ""),
+    ("s_cvt_f32_f16", "f32", ("u32",), lambda x, c: float(_halves(x)[0]), ""),
+    ("s_cvt_hi_f32_f16", "f32", ("u32",), lambda x, c: float(_halves(x)[1]), ""),
+    ("s_cvt_f16_f32", "u32", ("f32",), lambda x, c: 0xFFFF0000 | _half_bits(x), ""),
     ("s_cvt_u32_f32", "u32", ("f32",), lambda x, c: _to_integer(x, 0, MASK[32]), ""),
     ("s_cvt_i32_f32", "i32", ("f32",), lambda x, c: _to_integer(x, -(1 << 31), (1 << 31) - 1), ""),
 ]
@@ -233,6 +248,15 @@ def test_negated_comparisons_of_floats(relation: str) -> None:
             one = One("gfx1201").scalar(4, pattern("f32", a)).scalar(5, pattern("f32", b))
             one.run(f"s_cmp_{relation}_f32 s4, s5")
             assert bool(one.machine.scc[0, 0]) == (not function[relation](a, b))
+
+
+def test_comparisons_that_ask_for_numbers() -> None:
+    for a in (1.0, math.nan, math.inf):
+        for b in (-0.0, math.nan):
+            one = One("gfx1201").scalar(4, pattern("f32", a)).scalar(5, pattern("f32", b))
+            ordered = not (math.isnan(a) or math.isnan(b))
+            assert bool(one.run("s_cmp_o_f32 s4, s5").machine.scc[0, 0]) == ordered
+            assert bool(one.run("s_cmp_u_f32 s4, s5").machine.scc[0, 0]) == (not ordered)
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

@@ -193,6 +193,16 @@ def _high_signed(a: Array, b: Array) -> Array:
 
 
 U, S, L = ("u32", "u32"), ("i32", "i32"), ("u64", "u64")
+
+
+def _half(x: Array) -> Array:
+    return x.astype(np.uint16).view(np.float16)
+
+
+def _bits_of(x: Array) -> Array:
+    return x.view(np.uint16).astype(np.uint32)
+
+
 F = ("f32", "f32")
 _FIVE, _SIX = U32(31), U32(63)
 
@@ -250,6 +260,10 @@ _TABLE: dict[str, Scalar] = {
     "s_rndne_f32": Scalar(np.rint, "f32", ("f32",)),
     "s_cvt_f32_u32": Scalar(lambda x: x.astype(np.float32), "f32", ("u32",)),
     "s_cvt_f32_i32": Scalar(lambda x: x.astype(np.float32), "f32", ("i32",)),
+    "s_cvt_f32_f16": Scalar(lambda x: x.astype(np.float32), "f32", ("f16",)),
+    "s_cvt_hi_f32_f16": Scalar(lambda x: _half(x >> U32(16)).astype(np.float32), "f32", ("u32",)),
+    # What becomes of the upper half is not documented: all ones, so that code which takes it for zero is seen.
+    "s_cvt_f16_f32": Scalar(lambda x: _bits_of(x.astype(np.float16)) | U32(0xFFFF0000), "u32", ("f32",)),
     "s_cvt_u32_f32": Scalar(lambda x: floats.to_integer(x, np.uint32), "u32", ("f32",)),
     "s_cvt_i32_f32": Scalar(lambda x: floats.to_integer(x, np.int32), "i32", ("f32",)),
     "v_s_rcp_f32": Scalar(lambda x: (1.0 / x.astype(np.float64)).astype(np.float32), "f32", ("f32",)),

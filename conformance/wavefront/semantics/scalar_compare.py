@@ -57,6 +57,8 @@ _comparison("s_cmp_lg_f32", lambda a, b: (a < b) | (a > b), "f32", constant=Fals
 for _negated, _compare in (("nlt", np.less), ("nle", np.less_equal), ("ngt", np.greater), ("nge", np.greater_equal)):
     _comparison(f"s_cmp_{_negated}_f32", lambda a, b, f=_compare: ~f(a, b), "f32", constant=False)
 _comparison("s_cmp_neq_f32", np.not_equal, "f32", constant=False)
+_comparison("s_cmp_o_f32", lambda a, b: ~(np.isnan(a) | np.isnan(b)), "f32", constant=False)
+_comparison("s_cmp_u_f32", lambda a, b: np.isnan(a) | np.isnan(b), "f32", constant=False)
 
 
 def _bit_comparison(name: str, *, wanted: int, bits: int) -> None:
