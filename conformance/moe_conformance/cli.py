@@ -19,6 +19,7 @@ from rich.table import Table
 from . import interpreter
 from .backends import NAMES, Backend, BackendMissing, architecture, describe, resolve, triton_environment
 from .contract import requirements
+from .evidence.diff_command import diff
 from .golden.command import golden
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
 from .mutants.command import mutants
@@ -260,6 +261,7 @@ def list_() -> None:
     console.print(f"{len(requirements())} requirements, {len(all_properties())} properties", highlight=False)
 
 
+main.add_command(diff)
 main.add_command(golden)
 main.add_command(mutants)
 main.add_command(tiles)
