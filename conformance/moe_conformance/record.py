@@ -91,8 +91,8 @@ class Record(_Model):
     """A run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
 
     `parts` holds the wall time of every part in seconds. `partial`: the options that made it a part of its profile;
-    where there are any, there is no `floor`. `seal`: SHA-256 of all the rest, set by `write`: a file that was changed by
-    hand, or cut and mended, is told from one that a run wrote. It is no signature.
+    where there are any, there is no `floor`. `seal`: SHA-256 of all the rest, set by `write`: a file that was changed
+    by hand, or cut and mended, is told from one that a run wrote. It is no signature.
     """
 
     schema_version: Literal[2] = SCHEMA
@@ -146,7 +146,7 @@ class Record(_Model):
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Raises OSError, or ValueError when the file is not a whole record of this schema, or not as it was written."""
+        """Raises OSError, or ValueError when the file is no whole record of this schema, or not as it was written."""
         found = cls.model_validate_json(path.read_text(encoding="utf-8"))
         if found.seal is not None and found.seal != found.digest():
             raise ValueError("this record was changed after it was written: its seal does not fit its content")

@@ -57,13 +57,13 @@ class Disagreement:
 class Pair:
     """Two Records. by_design: cases of properties that the other platform does not check, or of its other sizes.
 
-    missing: cases that one should have run and did not, by its label.
+    missing: how many cases each should have run and did not.
     """
 
     labels: tuple[str, str]
     common: int
     by_design: tuple[int, int]
-    missing: dict[str, int]
+    missing: tuple[int, int]
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Disagreement] = field(default_factory=list)
     spreads: list[Spread] = field(default_factory=list)
@@ -89,14 +89,14 @@ def compare(first: Record, second: Record) -> Pair:
     common = sorted(cases[0].keys() & cases[1].keys())
     labels = label(first), label(second)
     same_class = size_class(first) == size_class(second)
-    by_design, missing = [0, 0], {name: 0 for name in labels}
+    by_design, missing = [0, 0], [0, 0]
     for index, other in ((0, second), (1, first)):
         for prop, _ in cases[index].keys() - cases[1 - index].keys():
             if same_class and _checked_on(prop, other):
-                missing[labels[1 - index]] += 1
+                missing[1 - index] += 1
             else:
                 by_design[index] += 1
-    pair = Pair(labels, len(common), (by_design[0], by_design[1]), missing)
+    pair = Pair(labels, len(common), (by_design[0], by_design[1]), (missing[0], missing[1]))
     worst: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for key in common:
         one, two = cases[0][key], cases[1][key]
@@ -114,18 +114,26 @@ def compare(first: Record, second: Record) -> Pair:
 
 @dataclass
 class Comparison:
-    """All pairs of several Records, and why they do not show that the platforms agree (empty: they do)."""
+    """All pairs of several Records, and why they do not show that the platforms agree.
+
+    unfit: what is wrong with a Record by itself; differences: what is wrong with two of them side by side.
+    """
 
     records: list[Record]
     pairs: list[Pair]
-    reasons: list[str]
+    unfit: list[str]
+    differences: list[str]
+
+    @property
+    def reasons(self) -> list[str]:
+        return self.unfit + self.differences
 
 
 def compare_all(records: Sequence[Record], names: Sequence[str]) -> Comparison:
     """Every pair. Raises NotComparable."""
     require_comparable(records, names)
     pairs = [compare(a, b) for a, b in combinations(records, 2)]
-    reasons = []
+    reasons, differences = [], []
     for record in records:
         if record.verdict != "passed":
             reasons.append(f"{label(record)}: the run's verdict is {record.verdict}")
@@ -139,10 +147,10 @@ def compare_all(records: Sequence[Record], names: Sequence[str]) -> Comparison:
     for pair in pairs:
         both = " and ".join(pair.labels)
         if not pair.common:
-            reasons.append(f"{both}: not one problem in common")
-        for name, count in pair.missing.items():
+            differences.append(f"{both}: not one problem in common")
+        for name, count in zip(pair.labels, pair.missing, strict=True):
             if count:
-                reasons.append(f"{both}: {count} cases were not run by {name}")
+                differences.append(f"{both}: {count} cases were not run by {name}")
         if pair.disagreements:
-            reasons.append(f"{both}: {len(pair.disagreements)} problems with different outcomes")
-    return Comparison(list(records), pairs, reasons)
+            differences.append(f"{both}: {len(pair.disagreements)} problems with different outcomes")
+    return Comparison(list(records), pairs, reasons, differences)

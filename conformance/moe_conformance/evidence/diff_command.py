@@ -103,10 +103,10 @@ def _spreads(pair: Pair) -> Table:
     table = Table(title=f"error/bound on the common problems: {names}", title_justify="left")
     for name in ("property", "pairs", "equal", "medians", "worst", "furthest apart", "p, lean", "p, shape", ""):
         table.add_column(name, justify="left" if name == "property" else "right")
-    suspicious = {spread.property for spread in pair.flagged}
+    suspicious = {spread.name for spread in pair.flagged}
     for each in pair.spreads:
         table.add_row(
-            each.property,
+            each.name,
             str(each.pairs),
             str(each.equal),
             " | ".join(map(_number, each.medians)),
@@ -114,7 +114,7 @@ def _spreads(pair: Pair) -> Table:
             _number(each.furthest),
             f"{each.lean:.2g}",
             f"{each.shape:.2g}",
-            "[yellow]differs[/]" if each.property in suspicious else "",
+            "[yellow]differs[/]" if each.name in suspicious else "",
         )
     return table
 
@@ -135,7 +135,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         one, two = pair.labels
         console.print(
             f"{one} and {two}: {pair.common} problems in common; by design only on {one} {pair.by_design[0]}, "
-            f"only on {two} {pair.by_design[1]}; not run where they should have been: {sum(pair.missing.values())}; "
+            f"only on {two} {pair.by_design[1]}; not run where they should have been: {sum(pair.missing)}; "
             f"different outcomes: {len(pair.disagreements)}; error distributions that differ: {len(pair.flagged)}",
             highlight=False,
             soft_wrap=True,
@@ -170,7 +170,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
                 "outcomes": {f"{a} | {b}": count for (a, b), count in sorted(pair.outcomes.items())},
                 "disagreements": [asdict(each) for each in pair.disagreements],
                 "spreads": [asdict(each) for each in pair.spreads],
-                "flagged": [each.property for each in pair.flagged],
+                "flagged": [each.name for each in pair.flagged],
             }
             for pair in comparison.pairs
         ],

@@ -70,7 +70,7 @@ def kolmogorov_smirnov(first: Sequence[float], second: Sequence[float]) -> float
 class Spread:
     """error/bound of one property on the problems that two platforms share. p: the smaller of the two tests."""
 
-    property: str
+    name: str
     pairs: int
     equal: int
     medians: tuple[float, float]
@@ -88,7 +88,7 @@ def spread(name: str, first: Sequence[float], second: Sequence[float]) -> Spread
     """The comparison of one property, from its worst error/bound on each shared problem. At least one pair."""
     finite = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)]
     return Spread(
-        property=name,
+        name=name,
         pairs=len(first),
         equal=sum(a == b for a, b in zip(first, second, strict=True)),
         medians=(sorted(first)[len(first) // 2], sorted(second)[len(second) // 2]),

@@ -48,6 +48,8 @@ def inconsistencies(record: Record) -> list[str]:
         found.append("its verdict is 'passed', and it lists failures or reasons")
     if record.verdict == "passed" and record.floor is not None and record.problems < record.floor.required:
         found.append("its verdict is 'passed' below its own floor of problems")
+    if record.verdict != "passed" and not record.reasons:
+        found.append(f"its verdict is {record.verdict!r}, and it names no reason")
     if record.partial and record.floor is not None:
         found.append("it is a partial run and has a floor")
     return found

@@ -18,6 +18,7 @@ FILE = Path(__file__).parent.parent / "data" / "compile_cases.jsonl"
 # Why a cell is in the matrix, strongest first: in the gate's slice; chosen for a size of models.toml; can be chosen.
 SLICE, CHOSEN, POSSIBLE = "slice", "chosen", "possible"
 LEVELS = (SLICE, CHOSEN, POSSIBLE)
+SCHEMA = 1
 
 
 class CasesInvalid(ValueError):
@@ -45,7 +46,7 @@ class Case:
             "kernel": self.kernel,
             "signature": self.signature,
             "constants": self.constants,
-            "attributes": self.attributes,
+            "attributes": {path: sorted(pairs) for path, pairs in sorted(self.attributes.items())},
             "options": self.options,
         }
 
@@ -69,10 +70,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """The file: with which Triton and from which kernel sources it was recorded, and the cases by id."""
+    """The file: with which Triton it was recorded, and the cases by id."""
 
     triton: str
-    source_digest: str
     cases: dict[str, Case]
 
 
@@ -81,12 +81,47 @@ def merge_level(old: str | None, new: str) -> str:
     return new if old is None else min(old, new, key=LEVELS.index)
 
 
-def written(triton: str, source_digest: str, cases: Iterable[Case]) -> str:
-    """The file's text, cases in order of kernel, constants and types."""
-    head = {"schema_version": 1, "triton": triton, "source_digest": source_digest}
+def _line(case: Case) -> str:
+    """A case as one line of JSON: types in the order of the arguments, attributes and levels by what has them."""
+    attributes: dict[str, list[str]] = {}
+    for path, pairs in case.attributes.items():
+        for pair in pairs:
+            attributes.setdefault(json.dumps(pair), []).append(path)
+    levels = {level: " ".join(name for name, found in case.levels.items() if found == level) for level in LEVELS}
+    entry = {
+        "id": case.id,
+        "kernel": case.kernel,
+        "types": list(case.signature.values()),
+        "constants": case.constants,
+        "attributes": {pair: " ".join(paths) for pair, paths in attributes.items()},
+        "options": case.options,
+        "levels": {level: names for level, names in levels.items() if names},
+    }
+    return json.dumps(entry, separators=(",", ":"))
+
+
+def _case(entry: dict[str, Any], arguments: dict[str, list[str]]) -> Case:
+    attributes: dict[str, list[list[Any]]] = {}
+    for pair, paths in entry["attributes"].items():
+        for path in paths.split():
+            attributes.setdefault(path, []).append(json.loads(pair))
+    names = arguments[entry["kernel"]]
+    return Case(
+        kernel=entry["kernel"],
+        signature=dict(zip(names, entry["types"], strict=True)),
+        constants=entry["constants"],
+        attributes=attributes,
+        options=entry["options"],
+        levels={name: level for level, found in entry["levels"].items() for name in found.split()},
+    )
+
+
+def written(triton: str, cases: Iterable[Case]) -> str:
+    """The file's text: a head with the arguments of each kernel, then the cases by kernel, constants and types."""
     ordered = sorted(cases, key=lambda case: json.dumps(case.content(), sort_keys=True))
-    lines = [json.dumps({"id": case.id, **case.content(), "levels": case.levels}) for case in ordered]
-    return "\n".join([json.dumps(head), *lines]) + "\n"
+    arguments = {case.kernel: list(case.signature) for case in ordered}
+    head = {"schema_version": SCHEMA, "triton": triton, "arguments": arguments}
+    return "\n".join([json.dumps(head), *map(_line, ordered)]) + "\n"
 
 
 def read(path: Path = FILE) -> Cases:
@@ -94,32 +129,22 @@ def read(path: Path = FILE) -> Cases:
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines()
         known = json.loads(head)
-        if known.get("schema_version") != 1:
-            raise CasesInvalid(f"{path} has schema_version {known.get('schema_version')}, this suite reads 1")
+        if known["schema_version"] != SCHEMA:
+            raise CasesInvalid(f"{path} has schema_version {known['schema_version']}, this suite reads {SCHEMA}")
         cases = {}
         for number, line in enumerate(lines, start=2):
-            entry: dict[str, Any] = json.loads(line)
-            found = entry.pop("id")
-            case = Case(**entry)
-            if case.id != found:
-                raise CasesInvalid(f"{path}:{number}: the id {found} is not that of the case: changed by hand?")
-            cases[found] = case
-        return Cases(known["triton"], known["source_digest"], cases)
+            entry = json.loads(line)
+            case = _case(entry, known["arguments"])
+            if case.id != entry["id"]:
+                raise CasesInvalid(f"{path}:{number}: the id {entry['id']} is not that of the case: changed by hand?")
+            cases[case.id] = case
+        return Cases(known["triton"], cases)
     except OSError as error:
         raise CasesInvalid(f"{path} cannot be read: {error}. `record-cases` writes it") from error
     except CasesInvalid:
         raise
     except (ValueError, TypeError, KeyError) as error:
-        raise CasesInvalid(f"{path} is no file of compile cases: {error}") from error
-
-
-def kernel_digest(package: Path) -> str:
-    """SHA-256 over the sources and tables of a kernel package: what recorded cases depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".toml") and "__pycache__" not in path.parts:
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+        raise CasesInvalid(f"{path} is no file of compile cases: {error!r}") from error
 
 
 def differences(kept: Mapping[str, Case], made: Mapping[str, Case]) -> list[str]:

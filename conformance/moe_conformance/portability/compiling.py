@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elftools.elf.elffile import ELFFile
-
 from ..whole_file import write_whole
 from .cases import Case
 from .targets import Target
@@ -177,6 +175,8 @@ def _number(name: str, text: str) -> int:
 
 def _code_bytes(binary: bytes) -> int:
     """Bytes of machine code of an ELF file: its .text sections."""
+    from elftools.elf.elffile import ELFFile  # here: the lint shares this package and needs no more than click
+
     elf = ELFFile(io.BytesIO(binary))
     return sum(section["sh_size"] for section in elf.iter_sections() if section.name.startswith(".text"))
 

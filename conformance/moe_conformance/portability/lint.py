@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -196,7 +197,9 @@ class _Visitor(ast.NodeVisitor):
     # -- strings ---------------------------------------------------------
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        if not (isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)):  # a docstring says anything
+        if not (
+            isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        ):  # a docstring says anything
             self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -223,9 +226,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
-        if self.is_device and isinstance(function, ast.Name) and function.id in _BUILTINS:
-            if function.id not in self.rules.device["builtins"]:
-                self.report(node, "primitive", f"{function.id}() in device code")
+        allowed = self.rules.device["builtins"]
+        if self.is_device and isinstance(function, ast.Name) and function.id in _BUILTINS - set(allowed):
+            self.report(node, "primitive", f"{function.id}() in device code")
         for keyword in node.keywords:
             name = keyword.arg or ""
             if name in self.rules.host["vendor_options"]:
@@ -326,6 +329,14 @@ def lint(package: Path) -> list[Finding]:
     for path in sources(package):
         made += findings(path.read_text(encoding="utf-8"), str(path.relative_to(package.parent)), kind_of(path))
     return made
+
+
+def source_digest(package: Path) -> str:
+    """SHA-256 of a kernel package by the rule of `implementation.source_digest`: what its Records say."""
+    digest = hashlib.sha256()
+    for path in sources(package):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
