@@ -179,7 +179,7 @@ def _by_model(where: list[str]) -> str:
 @click.option("--no-cache", is_flag=True, help="compile every cell anew")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="write the matrix here as JSON")
 @click.option("--write", is_flag=True, help="keep the result as the baseline (with --full, all targets)")
-@click.option("--compare", "compared", multiple=True, type=click.Path(path_type=Path), 
+@click.option("--compare", "compared", multiple=True, type=click.Path(path_type=Path),
               help="compile nothing: the drift between two recorded matrices or more, in this order")  # fmt: skip
 @cases_option
 @baseline_option
@@ -213,8 +213,8 @@ def compile_(
         raise click.UsageError("--write keeps the whole matrix: give --full and leave --target out")
     if full and chosen:
         raise click.UsageError("--full has what --chosen has, and more: give one of them")
-    base = None if write else _baseline(baseline_path)
     _compiler()
+    base = None if write else _baseline(baseline_path)
     from . import compiling, matrix, tables
 
     try:
