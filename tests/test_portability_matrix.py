@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import tritonmoe
 from moe_conformance.portability import baseline as kept
 from moe_conformance.portability import cases as cases_file
 from moe_conformance.portability.cases import Case, CasesInvalid
@@ -57,6 +59,13 @@ def test_cases_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_the_kept_cases_have_every_kernel_and_every_target() -> None:
     found = cases_file.read().cases.values()
+    entries = {
+        f"tritonmoe.stages.{path.stem}:{node.name}"
+        for path in (Path(tritonmoe.__file__).parent / "stages").glob("*_kernel.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_kernel")
+    }
+    assert {case.kernel for case in found} == entries, "a kernel that no launcher starts, or a case of none"
     for name in targets():
         here = [case for case in found if name in case.levels]
         # Every *_kernel that a launcher starts is in the gate's slice, and products of all dtypes below it.
