@@ -138,7 +138,11 @@ class Record(_Model):
 
     def write(self, path: Path) -> None:
         """Write atomically, with its seal: a reader sees the whole record or none."""
-        write_whole(path, self.model_copy(update={"seal": self.digest()}).model_dump_json(indent=1))
+        write_whole(path, self.sealed().model_dump_json(indent=1))
+
+    def sealed(self) -> Record:
+        """This Record with the seal of its content."""
+        return self.model_copy(update={"seal": self.digest()})
 
     def digest(self) -> str:
         """SHA-256 of everything but the seal."""
