@@ -204,7 +204,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         is_text = isinstance(node.value, str) and id(node) not in self._harmless
-        if is_text and len(str(node.value).split()) < 3 and (rule := self.rules.rule_of(str(node.value))):
+        if is_text and not self.is_device and node.value in self.rules.host["other_properties"]:
+            self.report(node, "vendor", f"the string {node.value!r}: a property by which cards are told apart")
+        elif is_text and len(str(node.value).split()) < 3 and (rule := self.rules.rule_of(str(node.value))):
             self.report(node, rule, f"the string {node.value!r}")
 
     def visit_Compare(self, node: ast.Compare) -> None:
@@ -217,9 +219,13 @@ class _Visitor(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> None:
         called = node.value
         if isinstance(called, ast.Call) and isinstance(called.func, ast.Attribute):
-            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-            if called.func.attr == "get_device_properties" and key not in self.rules.host["device_limits"]:
-                self.report(node, "vendor", f"device property {key!r} is not among the limits that may be read")
+            # A name passed on is as good as the strings of the package, which are looked at one by one.
+            is_limit = isinstance(node.slice, ast.Name) or (
+                isinstance(node.slice, ast.Constant) and node.slice.value in self.rules.host["device_limits"]
+            )
+            if called.func.attr == "get_device_properties" and not is_limit:
+                text = ast.unparse(node.slice)
+                self.report(node, "vendor", f"device property {text} is not among the limits that may be read")
         self.generic_visit(node)
 
     # -- calls, options, widths ------------------------------------------
