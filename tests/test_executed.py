@@ -30,7 +30,7 @@ def replay(implementation, prop, backend="exec:gfx942", **fields):
     )
 
 
-@pytest.mark.parametrize("target", ["gfx942", "gfx950", "gfx1100", "gfx1201"])
+@pytest.mark.parametrize("target", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201"])
 def test_the_kernels_conform(target):
     done = replay("tritonmoe", "forward", f"exec:{target}")
     assert done.returncode == 0, done.stdout + done.stderr

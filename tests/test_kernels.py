@@ -17,6 +17,8 @@ from moe_conformance.oracle import Ball
 from moe_conformance.problem import Load, Problem
 from tritonmoe import tiles
 from tritonmoe.stages import route as route_module
+from tritonmoe.stages.down_direct import run_down_direct
+from tritonmoe.stages.gate_up_direct import run_gate_up_direct
 
 interpreter.repair()
 OURS = load("tritonmoe")
@@ -216,16 +218,22 @@ def test_impossible_tiles_are_refused(fields, error):
 
 # -- tiles -----------------------------------------------------------------------------------------------------------
 
-SHAPES = sorted({(r.stage, r.tile.block_m, r.tile.block_n, r.tile.block_k, r.tile.group_m) for r in tiles.table()})
+SHAPES = sorted(
+    {
+        (r.stage, r.tile.block_m, r.tile.block_n, r.tile.block_k, r.tile.group_m, r.tile.descriptors)
+        for r in tiles.table()
+    }
+)
 # A loop over columns in groups, tails on every side, an empty expert, one expert with most rows.
 TAILS = {"tokens": 33, "hidden": 75, "ffn": 67, "experts": 3, "top_k": 1, "load": Load(kind="zipf", s=2.0, empty=1)}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize(("stage", "m", "n", "k", "group"), SHAPES)
-def test_every_tile_of_the_table_is_right(stage, m, n, k, group, dtype, monkeypatch):
-    made = inputs(**TAILS, dtype=dtype)
-    tile = tritonmoe.Tile(m, n, k, group, 1, 1)
+@pytest.mark.parametrize(("stage", "m", "n", "k", "group", "descriptors"), SHAPES)
+def test_every_tile_of_the_table_is_right(stage, m, n, k, group, descriptors, dtype, monkeypatch):
+    # Descriptors want steps of 16 bytes; the tails are then of whole vectors.
+    made = inputs(**(TAILS | {"hidden": 72, "ffn": 136} if descriptors else TAILS), dtype=dtype)
+    tile = tritonmoe.Tile(m, n, k, group, 1, 1, descriptors, int(descriptors))
     order, _, offsets = oracle.expected_permutation(made.ids, 3)
     permutation = tritonmoe.permute(made.ids, 3)
     if stage == "router":
@@ -235,16 +243,28 @@ def test_every_tile_of_the_table_is_right(stage, m, n, k, group, dtype, monkeypa
     elif stage == "gate_up":
         found = tritonmoe.gate_up(made.x, permutation, made.w_gate, made.w_up, SILU, tile=tile)
         ball = oracle.gate_up(made, order, offsets, OURS.declaration)
+    elif stage == "gate_up_direct":
+        # In the order of the routed rows, and sorted here.
+        found = run_gate_up_direct(made.x, made.ids, made.w_gate, made.w_up, SILU, None, None, "ieee", tile)[order]
+        ball = oracle.gate_up(made, order, offsets, OURS.declaration)
+    elif stage == "down_direct":
+        given = torch.empty_like(made.h)
+        given[order] = made.h
+        found = run_down_direct(given, made.ids, made.w_down, None, "ieee", tile)[order]
+        ball = oracle.down(made, Ball.exact(made.h), offsets, OURS.declaration)
     else:
+        assert stage == "down"
         found = tritonmoe.down(made.h, permutation, made.w_down, tile=tile)
         ball = oracle.down(made, Ball.exact(made.h), offsets, OURS.declaration)
-    verdict = judge(stage, found, ball, found.dtype)
+    verdict = judge(stage.removesuffix("_direct"), found, ball, found.dtype)
     assert verdict.outcome == "passed", verdict
 
 
 def test_the_table_has_a_tile_for_every_device():
     """64 KB of shared memory serve every stage, element size and number of rows; fewer than any row wants do not."""
-    for stage, itemsize, rows in itertools.product(tiles.STAGES, (2, 4), (0, 1, 16, 17, 64, 65, 10**9)):
+    for stage, itemsize, rows in itertools.product(
+        ("router", "gate_up", "down"), (2, 4), (0, 1, 16, 17, 64, 65, 10**9)
+    ):
         for memory in (65536, 99 * 1024, 227 * 1024, None):
             chosen = tiles.choose(stage, itemsize, rows, memory)
             (row,) = [r for r in tiles.table() if r.stage == stage and r.tile == chosen and r.rows_up_to >= rows][:1]
@@ -273,7 +293,7 @@ except ImportError:
 def test_kernel_files_can_be_imported_without_torch(python):
     done = python("-c", NO_TORCH, TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["7 ['moe_forward', 'permute', 'route']", "torch is asked for on first use"]
+    assert done.stdout.splitlines() == ["14 ['moe_forward', 'permute', 'route']", "torch is asked for on first use"]
 
 
 CPU_TENSORS = """

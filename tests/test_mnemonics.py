@@ -11,27 +11,57 @@ import pytest
 
 from moe_conformance.executed import TARGETS
 from moe_conformance.mnemonic_cases import DTYPES, GROUPS, builds, far, rows_for
-from moe_conformance.mnemonics import Met, drift, listed, written
+from moe_conformance.mnemonics import Listing, Met, compared_with, drift, listed, without_known, written
 from tritonmoe.tiles import table
 from wavefront.semantics.table import supported
 from wavefront.target import target
 
 
 def test_the_kept_listing_has_every_target_and_nothing_that_is_not_modelled() -> None:
-    version, known = listed()
-    assert version
-    assert set(known) == set(TARGETS)
-    for name, mnemonics in known.items():
-        assert len(mnemonics) > 100
-        assert [each for each in sorted(mnemonics) if not supported(each, target(name).family)] == []
+    kept = listed()
+    assert len(kept) >= 4
+    for by_target in kept.values():
+        assert set(by_target) == set(TARGETS)
+        for name, mnemonics in by_target.items():
+            assert len(mnemonics) > 100
+            assert [each for each in sorted(mnemonics) if not supported(each, target(name).family)] == []
 
 
 def test_a_listing_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "mnemonics.toml"
-    met = [Met("gfx942", 2, 10, 0.5, {"v_b", "s_a"}), Met("gfx1201", 1, 3, 0.5, {"s_a"})]
-    path.write_text(written("3.7.1", met), encoding="utf-8")
-    assert listed(path) == ("3.7.1", {"gfx942": {"v_b", "s_a"}, "gfx1201": {"s_a"}})
-    assert drift(met[0], {"s_a", "s_c"}) == (["v_b"], ["s_c"])
+    listing = {
+        "3.10.0": {"gfx942": {"v_b", "s_a", "s_new"}, "gfx1201": {"s_a"}, "gfx90a": {"s_a"}},
+        "3.9.0": {"gfx942": {"v_b", "s_a", "s_old"}, "gfx1201": {"s_a"}},
+    }
+    path.write_text(written(listing), encoding="utf-8")
+    assert listed(path) == listing
+    assert 's_old = ["3.9.0"]' in path.read_text(encoding="utf-8")
+    assert 'versions = ["3.9.0", "3.10.0"]' in path.read_text(encoding="utf-8")
+    assert drift(Met("gfx942", mnemonics={"s_a", "v_b"}), {"s_a", "s_c"}) == (["v_b"], ["s_c"])
+
+
+def test_a_triton_that_is_not_listed_is_compared_with_the_newest() -> None:
+    listing: Listing = {"3.9.0": {}, "3.10.0": {}, "3.7.1": {}}
+    assert compared_with("3.7.1", listing) == "3.7.1"
+    assert compared_with("3.9.0+git0123abcd", listing) == "3.9.0"
+    assert compared_with("3.7.2", listing) == "3.10.0"
+
+
+def test_known_findings_are_left_out_while_their_number_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "known.toml"
+    entry = {"triton": "3.8.0", "target": "gfx950", "kernel": "down-", "finding": "barrier before", "count": 2}
+    path.write_text("[[known]]\n" + "".join(f"{key} = {value!r}\n" for key, value in entry.items()), encoding="utf-8")
+    two = [f"gfx950: down-{i}: barrier before LDS writes" for i in range(2)]
+    other = ["gfx950: up-1: barrier before LDS writes", "gfx942: down-1: barrier before LDS writes"]
+
+    def left(*wrong: str, version: str = "3.8.0", targets: tuple[str, ...] = ("gfx942", "gfx950")) -> list[str]:
+        return without_known(wrong, version, targets, path)
+
+    assert left(*two, *other) == other
+    assert left(*two, *other, version="3.8.1") == [*two, *other]
+    assert left(targets=("gfx942",)) == []
+    for wrong in (two[:1], [*two, "gfx950: down-3: barrier before LDS writes"], []):
+        assert left(*wrong) == [*wrong, f"gfx950: down-: 2 known findings of `barrier before`, now {len(wrong)}"]
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -58,9 +58,10 @@ class Backend:
         if self.is_gpu:
             torch.cuda.synchronize()
 
-    def release_memory(self) -> None:
-        """Give cached device memory back, for the other workers of the device."""
-        if self.is_gpu:
+    def release_memory(self, beyond: int = 0) -> None:
+        """Give cached device memory back, for the other workers of the device, if this process has more bytes than
+        `beyond`."""
+        if self.is_gpu and torch.cuda.memory_reserved() > beyond:
             torch.cuda.empty_cache()
 
 

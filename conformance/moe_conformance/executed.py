@@ -14,7 +14,7 @@ import wavefront
 from wavefront import faults
 
 PREFIX = "exec:"
-TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1201")
+TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 NAMES = tuple(PREFIX + target for target in TARGETS)
 PLATFORM = "exec"
 

@@ -15,6 +15,10 @@ from math import prod
 import torch
 
 import tritonmoe
+from tritonmoe.stages.combine import run_combine_direct
+from tritonmoe.stages.down_direct import run_down_direct
+from tritonmoe.stages.gate_up_direct import run_gate_up_direct
+from tritonmoe.stages.vector import run_down_vector, run_gate_up_vector
 from tritonmoe.tiles import TileRow
 
 from .implementations.every_tile import rows
@@ -23,7 +27,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # What the builds are grouped by, for work in several processes: a dtype, or what depends on none.
 GROUPS = (*DTYPES, "integers")
 # Triton lets `tl.dot` of fp32 use less than fp32 where the target has a matrix unit for it.
-TF32_TARGETS = ("gfx942",)
+TF32_TARGETS = ("gfx942", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 _TOKENS, _EXPERTS, _TOP_K = 64, 8, 2
 _ROWS = _TOKENS * _TOP_K
@@ -164,6 +168,53 @@ def _logits(dtype: torch.dtype, weights: torch.dtype, tokens: int, experts: int,
     return call
 
 
+def _direct(dtype: torch.dtype, row: TileRow, form: Form, activation: str) -> Call:
+    experts, ids = 2 if form.is_far else _EXPERTS, torch.empty(_TOKENS, _TOP_K, dtype=torch.int32)
+
+    def gate_up() -> object:
+        return run_gate_up_direct(
+            empty(dtype, _TOKENS, form.hidden, offset=form.offset),
+            ids,
+            form.weight(dtype, experts, form.ffn, form.hidden),
+            form.weight(dtype, experts, form.ffn, form.hidden),
+            tritonmoe.Activation(activation),
+            form.bias_of(experts, form.ffn),
+            form.bias_of(experts, form.ffn),
+            form.precision,
+            row.tile,
+        )
+
+    def down() -> object:
+        h = empty(dtype, _ROWS, form.ffn, offset=form.offset)
+        weight = form.weight(dtype, experts, form.hidden, form.ffn)
+        return run_down_direct(h, ids, weight, form.bias_of(experts, form.hidden), form.precision, row.tile)
+
+    return gate_up if row.stage == "gate_up_direct" else down
+
+
+def _vector(dtype: torch.dtype, top_k: int, form: Form, activation: str) -> Call:
+    """Both products of a single token."""
+    experts = 2 if form.is_far else _EXPERTS
+
+    def call() -> object:
+        x = empty(dtype, 1, form.hidden, offset=form.offset)
+        ids, weights = torch.empty(1, top_k, dtype=torch.int32), torch.empty(1, top_k)
+        w_gate, w_up = (form.weight(dtype, experts, form.ffn, form.hidden) for _ in range(2))
+        biases = (form.bias_of(experts, form.ffn), form.bias_of(experts, form.ffn))
+        h = run_gate_up_vector(x, ids, w_gate, w_up, tritonmoe.Activation(activation), *biases)
+        w_down = form.weight(dtype, experts, form.hidden, form.ffn)
+        bias = form.bias_of(experts, form.hidden)
+        return run_down_vector(h, ids, weights, w_down, bias, None if bias is None else x)
+
+    return call
+
+
+def _combine_direct(dtype: torch.dtype, top_k: int, ids: torch.dtype) -> Call:
+    return lambda: run_combine_direct(
+        empty(dtype, 5 * top_k, 256), torch.empty(5, top_k), torch.empty(5, top_k, dtype=ids), _EXPERTS, None
+    )
+
+
 def _combine(dtype: torch.dtype, hidden: int, *, addend: bool, offset: int = 0, is_far: bool = False) -> Call:
     def call() -> object:
         return tritonmoe.combine(
@@ -186,6 +237,16 @@ def products(dtype: torch.dtype, target: str, shared_memory: int) -> Iterator[tu
                 name = f"{stage} {dtype} {form.name} {row.tile}"
                 kind = next(kinds)
                 yield name, _gate_up(dtype, row, form, kind) if stage == "gate_up" else _down(dtype, row, form)
+    for stage in ("gate_up_direct", "down_direct"):
+        for index, row in enumerate(rows_for(stage, size, shared_memory)):
+            for form in (*_FORMS, *(() if index else _further(dtype, target))):
+                yield f"{stage} {dtype} {form.name} {row.tile}", _direct(dtype, row, form, next(kinds))
+    for top_k in (1, 2, 4, 8):
+        for form in (*_FORMS, *(_further(dtype, target) if top_k == 2 else ())):
+            if form.precision == "ieee":  # no product of matrices
+                yield f"vector {dtype} {form.name} {top_k}", _vector(dtype, top_k, form, next(kinds))
+    for top_k, ids in ((1, torch.int32), (2, torch.int64), (9, torch.int32)):
+        yield f"combine direct {dtype} {top_k}", _combine_direct(dtype, top_k, ids)
     weights = (dtype,) if dtype is torch.float32 else (dtype, torch.float32)
     for weight in weights:
         for index, row in enumerate(rows_for("router", weight.itemsize, shared_memory)):

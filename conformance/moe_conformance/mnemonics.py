@@ -1,10 +1,13 @@
-"""Every mnemonic that the shipped kernels compile to, by target, and whether the executor knows each use of it.
+"""Every mnemonic that the shipped kernels compile to, by target and Triton version, and whether the executor knows each
+use of it.
 
     python -m moe_conformance.mnemonics            compile everything, compare with data/mnemonics.toml
-    python -m moe_conformance.mnemonics --write    and keep what was met
+    python -m moe_conformance.mnemonics --write    and keep what was met, beside what other versions met
 
-The listing is what a new Triton is compared with: an instruction that is not modelled, or a missing wait, fails; a
-mnemonic that the listing lacks is drift, to be looked at before the listing is written anew. Nothing is executed.
+What is compared with is the listing of the Triton at hand; a Triton that has none is compared with the newest that has.
+An instruction that is not modelled, or a missing wait, fails; a mnemonic that the listing lacks is drift, to be looked
+at before the listing is written anew. data/mnemonics_known.toml holds findings that were looked
+at: faults of a compiler, and limits of the lint. Nothing is executed.
 
 Exit codes: 0 every use is modelled and no wait is missing; 1 not so (with --strict also: there is drift); 2 the call is
 wrong.
@@ -12,12 +15,13 @@ wrong.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,11 +35,16 @@ from . import executed
 
 EXIT_FAILED = 1
 FILE = Path(__file__).parent / "data" / "mnemonics.toml"
+KNOWN = Path(__file__).parent / "data" / "mnemonics_known.toml"
 _HEADER = """\
 # Mnemonics (without their encoding's suffix) that the kernels of tritonmoe compile to: every row of the tile table that
 # the target's shared memory admits, bf16, fp16 and fp32, vector, masked, odd and far shapes, every router rule.
-# Written by `python -m moe_conformance.mnemonics --write`; do not edit.
+# By target: `every` was met with every Triton version listed, `some` with the versions that stand beside it.
+# Written by `python -m moe_conformance.mnemonics --write`, which replaces one version; do not edit.
 """
+
+# Mnemonics by target, by Triton version.
+Listing = dict[str, dict[str, set[str]]]
 
 
 @dataclass
@@ -164,24 +173,60 @@ def gather_all(
     return list(whole.values())
 
 
-def listed(path: Path = FILE) -> tuple[str, dict[str, set[str]]]:
-    """The Triton version and the mnemonics by target of a kept listing."""
+def _in_order(version: str) -> tuple[int, ...]:
+    """What versions are sorted by; of "3.8.0+git1234" the numbers before the sign."""
+    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
+
+
+def listed(path: Path = FILE) -> Listing:
+    """What is kept: the mnemonics of each target, by version."""
     read = tomllib.loads(path.read_text(encoding="utf-8"))
-    return str(read.pop("triton")), {target: set(entry["mnemonics"]) for target, entry in read.items()}
+    found: Listing = {version: {} for version in read.pop("versions")}
+    for version, targets in found.items():
+        for target, entry in read.items():
+            if version in entry["versions"]:
+                targets[target] = {*entry["every"], *(name for name, met in entry["some"].items() if version in met)}
+    return found
 
 
-def written(triton_version: str, met: Iterable[Met]) -> str:
+def written(listing: Listing) -> str:
     """The listing as TOML."""
-    lines = [_HEADER, f'triton = "{triton_version}"']
-    for each in met:
-        lines += ["", f"[{each.target}]", f"# {each.kernels} kernels", "mnemonics = ["]
-        lines += [*(f'  "{name}",' for name in sorted(each.mnemonics)), "]"]
+    versions = sorted(listing, key=_in_order)
+    lines = [_HEADER, f"versions = {json.dumps(versions)}"]
+    for target in dict.fromkeys(target for version in versions for target in listing[version]):
+        by_version = {version: listing[version][target] for version in versions if target in listing[version]}
+        every = set.intersection(*by_version.values())
+        lines += ["", f"[{target}]", f"versions = {json.dumps(list(by_version))}", "every = ["]
+        lines += [*(f'  "{name}",' for name in sorted(every)), "]", f"[{target}.some]"]
+        for name in sorted(set.union(*by_version.values()) - every):
+            lines.append(f"{name} = {json.dumps([v for v, met in by_version.items() if name in met])}")
     return "\n".join(lines) + "\n"
+
+
+def compared_with(version: str, listing: Listing) -> str:
+    """The listed version to compare a Triton with: its own, or the newest."""
+    plain = version.split("+")[0]
+    return plain if plain in listing else max(listing, key=_in_order)
 
 
 def drift(met: Met, known: set[str]) -> tuple[list[str], list[str]]:
     """Mnemonics that are new, and those no longer met."""
     return sorted(met.mnemonics - known), sorted(known - met.mnemonics)
+
+
+def without_known(wrong: Sequence[str], version: str, targets: Sequence[str], path: Path = KNOWN) -> list[str]:
+    """The findings that are not known, and a line for each entry whose number of findings is another one today."""
+    left = list(wrong)
+    for entry in tomllib.loads(path.read_text(encoding="utf-8"))["known"]:
+        if entry["triton"] != version.split("+")[0] or entry["target"] not in targets:
+            continue
+        begin = f"{entry['target']}: {entry['kernel']}"
+        found = [line for line in left if line.startswith(begin) and entry["finding"] in line]
+        if len(found) == entry["count"]:
+            left = [line for line in left if line not in found]
+        else:
+            left.append(f"{begin}: {entry['count']} known findings of `{entry['finding']}`, now {len(found)}")
+    return left
 
 
 def _told(met: Met, group: str) -> None:
@@ -190,7 +235,7 @@ def _told(met: Met, group: str) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
 @click.option("--target", "targets", multiple=True, type=click.Choice(executed.TARGETS), help="only this target")
-@click.option("--write", "write", is_flag=True, help="keep what was met as the listing")
+@click.option("--write", "write", is_flag=True, help="keep what was met as the listing of this Triton")
 @click.option("--strict", is_flag=True, help="drift fails too")
 @click.option("--processes", default=2, show_default=True, type=click.IntRange(1, 64))
 @click.option("--file", "path", default=FILE, type=click.Path(path_type=Path, dir_okay=False), help="another listing")
@@ -208,10 +253,13 @@ def main(targets: tuple[str, ...], write: bool, strict: bool, processes: int, pa
     found = gather_all(targets or executed.TARGETS, processes, _told)
     wrong = [line for met in found for line in met.wrong]
     if write:
-        path.write_text(written(triton.__version__, found), encoding="utf-8")
-    version, known = listed(path)
-    if version != triton.__version__:
-        click.echo(f"the listing was made with Triton {version}, this is {triton.__version__}")
+        kept = listed(path) if path.exists() else {}
+        kept[triton.__version__.split("+")[0]] = {met.target: met.mnemonics for met in found}
+        path.write_text(written(kept), encoding="utf-8")
+    every = listed(path)
+    version = compared_with(triton.__version__, every)
+    known = every[version]
+    click.echo(f"Triton {triton.__version__}, compared with the listing of {version}")
     drifted = False
     for met in found:
         new, gone = drift(met, known.get(met.target, set()))
@@ -223,10 +271,11 @@ def main(targets: tuple[str, ...], write: bool, strict: bool, processes: int, pa
             click.echo(f"  not in the listing: {' '.join(new)}")
         if gone:
             click.echo(f"  in the listing, not met: {' '.join(gone)}")
-    for line in wrong:
+    left = without_known(wrong, triton.__version__, [met.target for met in found])
+    for line in left:
         click.echo(line)
-    click.echo(f"{len(wrong)} findings in {time.monotonic() - begin:.0f} s")
-    if wrong or (strict and drifted):
+    click.echo(f"{len(left)} findings, {len(set(wrong) - set(left))} known ones, in {time.monotonic() - begin:.0f} s")
+    if left or (strict and drifted):
         sys.exit(EXIT_FAILED)
 
 

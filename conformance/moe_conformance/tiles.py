@@ -31,6 +31,7 @@ PROPERTIES = {
     "route": ("route", "route_is_exact"),
     "gate_up": ("gate_up", "gate_up_is_exact"),
     "down": ("down", "down_is_exact"),
+    "forward": ("forward", "forward_is_exact"),  # the direct stages have no other door
 }
 
 

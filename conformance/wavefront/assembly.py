@@ -211,7 +211,8 @@ def instruction(text: str, line: int = 0, source: str = "") -> Instruction:
 _FILE = re.compile(r'^\.file\s+(\d+)\s+(?:"([^"]*)"\s+)?"([^"]*)"')
 _LOC = re.compile(r"^\.loc\s+(\d+)\s+(\d+)")
 _SET = re.compile(r"^\.amdhsa_(\w+)\s+(\S+)")
-_TARGET = re.compile(r'^\.amdgcn_target\s+"[^"]*--(gfx\w+?)(?::[^"]*)?"')
+# "amdgcn-amd-amdhsa--gfx942:sramecc+" until Triton 3.8; "amdgpu9.42-amd-amdhsa-unknown-gfx942:sramecc+" since 3.9.
+_TARGET = re.compile(r'^\.amdgcn_target\s+"[^"]*-(gfx\w+?)(?::[^"]*)?"')
 _CALLER = re.compile(r"@\[ ([^\s:]+:\d+)")
 _LABEL = re.compile(r"^([.\w$]+):")
 

@@ -3,7 +3,8 @@
     with wavefront.device("gfx942"):
         kernel[grid](tensor, ...)
 
-Nothing of the kernels changes: the same source, Triton's own AMD backend, its cache, its autotuner.
+Nothing of the kernels changes: the same source, Triton's own AMD backend, its cache, its autotuner. From 3.6 to 3.9
+Triton asks the same of a driver, but for descriptors (`_flat`) and memory for the kernel's own use (`_refuse_scratch`).
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class Launcher:
         self._signature: dict[Any, Any] = dict(src.signature)
         self._names = list(self._signature)
         self._metadata = metadata
+        _refuse_scratch(metadata)
         self._program: Program = translated(_text(metadata))
         wanted = self._session.target.name
         if self._program.kernel.target != wanted:
@@ -193,6 +195,13 @@ class Launcher:
         session.launches += 1
         if exit_hook is not None:
             exit_hook(launch_metadata)
+
+
+def _refuse_scratch(metadata: Any) -> None:
+    """Memory that Triton's own launcher allocates for a kernel, since 3.8 on AMD too. Raises LaunchError."""
+    for name in ("global_scratch_size", "profile_scratch_size"):
+        if size := getattr(metadata, name, None) or 0:
+            raise LaunchError(f"the kernel asks its launcher for memory ({name} {size}), which is not modelled")
 
 
 def _text(metadata: Any) -> str:

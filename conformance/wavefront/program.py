@@ -106,6 +106,8 @@ def _cell(kernel: Kernel) -> int:
     """The narrowest of the kernel's LDS accesses. Lane permutes go through no memory."""
     found = 16
     for insn in kernel.instructions:
+        if "lds" in insn.modifiers or insn.mnemonic.startswith("global_load_lds"):
+            found = min(found, 4)
         if insn.mnemonic.startswith("ds_") and not insn.mnemonic.startswith(("ds_bperm", "ds_perm", "ds_swizzle")):
             found = min(found, next((size for ending, size in _WIDTHS if ending in insn.mnemonic), 4))
     return found

@@ -8,17 +8,22 @@ from typing import NamedTuple
 import torch
 
 from . import arguments
-from .launch import require_runnable
+from .launch import cdiv, require_runnable, shared_memory_limit
 from .rules import Activation, RouterRule
-from .stages.combine import run_combine
+from .stages.combine import run_combine, run_combine_direct
 from .stages.combine_kernel import combine_kernel
 from .stages.down import down_tile, run_down
+from .stages.down_direct import run_down_direct
 from .stages.gate_up import gate_up_tile, run_gate_up
+from .stages.gate_up_direct import run_gate_up_direct
 from .stages.permute import Permutation, identity_permutation, run_permute
 from .stages.route import run_router_logits, run_select_experts
 from .stages.schedule import make_schedule
+from .stages.vector import MOST_SLOTS, run_down_vector, run_gate_up_vector
+from .tiles import Tile, find
 
 LAYOUTS = ("concatenated", "interleaved")
+_MOST_DIRECT_ROWS = 8  # routed rows per expert on average; with more, one tile of rows is not enough for each
 _SILU = Activation("silu")
 _SHARED_GATE = RouterRule("sigmoid", renormalize=False)
 
@@ -202,10 +207,28 @@ def _run_experts(
 ) -> torch.Tensor:
     if x.shape[0] == 0:
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    addend = None if shared_expert is None else _run_shared(x, shared_expert, activation, input_precision)
+    if x.shape[0] == 1 and ids.shape[1] <= MOST_SLOTS:
+        h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias)
+        return run_down_vector(h, ids, weights, w_down, down_bias, addend)
+    tiles = direct_tiles(x, ids.numel(), w_gate.shape[0])
+    if tiles is not None:
+        h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0])
+        y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1])
+        return run_combine_direct(y, weights, ids, w_gate.shape[0], addend)
     permutation = run_permute(ids, w_gate.shape[0])
     y = _run_ffn(x, permutation, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, input_precision)
-    addend = None if shared_expert is None else _run_shared(x, shared_expert, activation, input_precision)
     return run_combine(y, weights, permutation, addend)
+
+
+def direct_tiles(x: torch.Tensor, rows: int, num_experts: int) -> tuple[Tile, Tile] | None:
+    """The tiles of gate_up_direct and down_direct for so many routed rows; None where they are better sorted."""
+    if cdiv(rows, num_experts) > _MOST_DIRECT_ROWS:
+        return None
+    memory = shared_memory_limit(combine_kernel, x.device)
+    first = find("gate_up_direct", x.element_size(), rows, memory)
+    second = find("down_direct", x.element_size(), rows, memory)
+    return None if first is None or second is None else (first, second)
 
 
 def _run_ffn(

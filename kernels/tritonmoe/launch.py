@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 VECTOR_BYTES = 16  # the widest load of one lane on every supported device
+_INTERPRETED_PROCESSORS = 2  # programs run one after another there; two show that they share the work
 
 
 def is_interpreted(kernel: object) -> bool:
@@ -35,23 +37,30 @@ def require_runnable(kernel: object, device: torch.device) -> None:
         )
 
 
-def _device_shared_memory(index: int | None) -> int:
+def _property(name: str, index: int | None) -> int:
     # A driver whose device is the CPU (a simulator) is asked anew: it may become another device's.
     if index is None:
-        return int(triton.runtime.driver.active.utils.get_device_properties(0)["max_shared_mem"])
-    return _remembered_shared_memory(index)
+        return int(triton.runtime.driver.active.utils.get_device_properties(0)[name])
+    return _remembered_property(name, index)
 
 
 @lru_cache(maxsize=64)
-def _remembered_shared_memory(index: int) -> int:
-    return int(triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"])
+def _remembered_property(name: str, index: int) -> int:
+    return int(triton.runtime.driver.active.utils.get_device_properties(index)[name])
+
+
+def processors(kernel: object, device: torch.device) -> int:
+    """Processors of the device (streaming multiprocessors, compute units), over which persistent programs spread."""
+    if is_interpreted(kernel):
+        return _INTERPRETED_PROCESSORS
+    return _property("multiprocessor_count", device.index)
 
 
 def shared_memory_limit(kernel: object, device: torch.device) -> int | None:
     """Bytes of shared memory one program may use; None where Triton interprets kernels on the host."""
     if is_interpreted(kernel):
         return None
-    return _device_shared_memory(device.index)
+    return _property("max_shared_mem", device.index)
 
 
 def _guard(device: torch.device) -> AbstractContextManager[Any]:
@@ -128,3 +137,23 @@ def unit_flag(weight: torch.Tensor, vec: int) -> str:
 def counted(steps: tuple[int, ...], vec: int) -> tuple[int, ...]:
     """Strides or sizes in units of VEC, as kernels take them; a unit stride becomes 0 and is not looked at."""
     return tuple(step // vec for step in steps)
+
+
+def describable(vec: int, *weights: torch.Tensor) -> bool:
+    """Whether tensor descriptors can load blocks of these weights (E, N, K): K contiguous, all else in 16-byte steps.
+
+    vec: vector_width of all operands of the product, which has looked at sizes, strides and addresses.
+    """
+    return vec > 1 and all(unit_dimension(weight) == "k" for weight in weights)
+
+
+def block_descriptor(tensor: torch.Tensor, block: tuple[int, ...]) -> Any:
+    """A tensor descriptor for loads of blocks; what lies outside the tensor reads as zero.
+
+    A dimension of one element gets the stride of a contiguous tensor: it may claim any, which no hardware would take.
+    """
+    shape = list(tensor.shape)
+    steps = [
+        prod(shape[dimension + 1 :]) if size == 1 else tensor.stride(dimension) for dimension, size in enumerate(shape)
+    ]
+    return TensorDescriptor(tensor, shape, steps, list(block))

@@ -6,8 +6,9 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
-STAGES = ("router", "gate_up", "down")
+STAGES = ("router", "gate_up", "down", "gate_up_direct", "down_direct")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class Tile:
 
     block_m, block_n, block_k: rows, output columns and depth of a step; powers of two, at least 16 (what tl.dot takes).
     group_m: row tiles that walk over the columns together. num_warps: a power of two. num_stages: pipeline depth.
+    descriptors: blocks come through tensor descriptors where the layout of the weights allows (block_m is then at least
+    32, for tiles of half the height must exist too). per_processor: so many programs a processor walk over all tiles
+    (down with descriptors); 0: one program a tile.
     Raises TypeError for a field that is no int, ValueError for one out of range.
     """
 
@@ -25,16 +29,22 @@ class Tile:
     group_m: int
     num_warps: int
     num_stages: int
+    descriptors: bool = False
+    per_processor: int = 0
 
     def __post_init__(self) -> None:
-        least = {"block_m": 16, "block_n": 16, "block_k": 16}
+        if not isinstance(self.descriptors, bool):
+            raise TypeError(f"descriptors must be a bool, got {self.descriptors!r}")
+        least = {"block_m": 32 if self.descriptors else 16, "block_n": 16, "block_k": 16, "per_processor": 0}
         for field in fields(self):
+            if field.name == "descriptors":
+                continue
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{field.name} must be an int, got {value!r} of type {type(value).__name__}")
             if value < least.get(field.name, 1):
                 raise ValueError(f"{field.name} must be at least {least.get(field.name, 1)}, got {value}")
-            if field.name not in ("group_m", "num_stages") and value & (value - 1):
+            if field.name not in ("group_m", "num_stages", "per_processor") and value & (value - 1):
                 raise ValueError(f"{field.name} must be a power of two, got {value}")
 
 
@@ -49,10 +59,34 @@ class TileRow:
     shared_memory: int | None
 
 
+@dataclass(frozen=True)
+class VectorBlock:
+    """A program's share of the products of a single token: columns of the weight, and how far along K at a time."""
+
+    columns: int
+    depth: int
+    num_warps: int
+
+
+@lru_cache(maxsize=1)
+def _data() -> dict[str, Any]:
+    return tomllib.loads(files("tritonmoe").joinpath("tiles.toml").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=64)
+def vector_block(stage: str, slots: int, *, host: bool) -> VectorBlock:
+    """The block of stage "gate_up_vector" or "down_vector" for a token of so many slots; host: for the interpreter.
+
+    Raises StopIteration for more slots than the table has.
+    """
+    rows = (row for row in _data()[stage] if slots <= row["slots_up_to"] and ("on" in row) == host)
+    return VectorBlock(**next(rows)["block"])
+
+
 @lru_cache(maxsize=1)
 def table() -> tuple[TileRow, ...]:
     """All rows of tiles.toml, in the order of the file, which is the order of preference."""
-    data = tomllib.loads(files("tritonmoe").joinpath("tiles.toml").read_text(encoding="utf-8"))
+    data = _data()
     return tuple(
         TileRow(stage, Tile(**row["tile"]), row["rows_up_to"], row.get("itemsize"), row.get("shared_memory"))
         for stage in STAGES
@@ -61,12 +95,12 @@ def table() -> tuple[TileRow, ...]:
 
 
 @lru_cache(maxsize=1024)
-def choose(stage: str, itemsize: int, rows: int, shared_memory: int | None) -> Tile:
-    """The first tile of the table that fits.
+def find(stage: str, itemsize: int, rows: int, shared_memory: int | None) -> Tile | None:
+    """The first tile of the table that fits, None if there is none.
 
-    rows: routed rows per expert, known on the host as tokens * top_k / experts (tokens, for the router).
+    rows: routed rows per expert, known on the host as tokens * top_k / experts; tokens, for the router; routed rows in
+    all, tokens * top_k, for the direct stages.
     shared_memory: bytes that one program may use on the device; None for Triton's interpreter on the host.
-    Raises RuntimeError when the device has less shared memory than every row wants.
     """
     for row in table():
         if row.stage != stage or rows > row.rows_up_to:
@@ -76,7 +110,18 @@ def choose(stage: str, itemsize: int, rows: int, shared_memory: int | None) -> T
                 return row.tile
         elif row.itemsize == itemsize and row.shared_memory is not None and row.shared_memory <= shared_memory:
             return row.tile
-    raise RuntimeError(
-        f"no tile for stage {stage!r}: the device offers {shared_memory} bytes of shared memory per program, "
-        "less than every row of tiles.toml needs"
-    )
+    return None
+
+
+def choose(stage: str, itemsize: int, rows: int, shared_memory: int | None) -> Tile:
+    """find, for a stage that every device must be able to run.
+
+    Raises RuntimeError when the device has less shared memory than every row wants.
+    """
+    tile = find(stage, itemsize, rows, shared_memory)
+    if tile is None:
+        raise RuntimeError(
+            f"no tile for stage {stage!r}: the device offers {shared_memory} bytes of shared memory per program, "
+            "less than every row of tiles.toml needs"
+        )
+    return tile

@@ -12,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERPRETED = {"cpu": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0", "aot": "0"}
+# Triton releases that the executor is tried with beside the one of `cpu`, and the torch that belongs to each.
+TRITONS = {"36": ("2.11.0", "3.6.0"), "38": ("2.14.1", "3.8.0"), "39": ("2.15.0", "3.9.0")}
+EXECUTED = {f"rocm-exec-triton{short}": "0" for short in TRITONS} | {"rocm-exec": "0", "wavefront": "1"}
+INTERPRETED |= EXECUTED
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_triton_is_never_a_dependency(project):
     assert not {name for name in declared if "triton" in name}
 
 
-@pytest.mark.parametrize("group", ["conformance", "lint", "types"])
+@pytest.mark.parametrize("group", ["conformance", "wavefront", "lint", "types"])
 def test_groups_that_decide_a_result_are_exact(project, group):
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", requirement) for requirement in project["dependency-groups"][group])
 
@@ -52,7 +56,7 @@ def test_triton_interpret_is_set_and_never_inherited(environments, name, interpr
     assert not [passed for passed in environments[name]["pass_env"].split() if passed.startswith(("TRITON", "*"))]
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda", "rocm", "selftest"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "rocm", "selftest", *EXECUTED])
 def test_environments_that_draw_problems_pin_hypothesis(environments, name):
     assert "conformance" in environments[name]["dependency_groups"].split()
 
@@ -68,6 +72,12 @@ def test_the_compile_matrix_has_no_torch(environments, project):
     asked = names(environments["aot"]["deps"].split()) | names(project["dependency-groups"]["aot"])
     assert "triton" in asked
     assert "torch" not in asked
+
+
+@pytest.mark.parametrize(("short", "versions"), TRITONS.items())
+def test_each_triton_stands_beside_the_torch_that_belongs_to_it(environments, short, versions):
+    wanted = [f"torch=={versions[0]}", f"triton=={versions[1]}"]
+    assert environments[f"rocm-exec-triton{short}"]["deps"].split() == wanted
 
 
 @pytest.mark.parametrize("name", ["cuda", "rocm"])

@@ -128,6 +128,31 @@ def operands(one: One, draw: Any, kinds: tuple[str, ...], *, modifiers: bool, ve
     return made
 
 
+def scalar_operand(one: One, draw: Any, kind: str, number: int) -> tuple[str, int]:
+    """A scalar register or a constant, as text and bits."""
+    wide = kind.endswith("64")
+    first = 10 + 2 * number
+    if draw.random() < 0.2 and kind[0] != "f":
+        constant = int(draw.choice([0, 1, 5, 31, 32, 64, -1, -16]))
+        return str(constant), constant & MASK[64 if wide else 32]
+    if draw.random() < 0.2 and not wide and number == 0:
+        constant = int(words32(draw, 1)[0])
+        return hex(constant), constant
+    given = int((words64 if wide else words32)(draw, 1)[0])
+    if draw.random() < 0.15:
+        given = int(draw.choice([0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0, 1]))
+    one.scalar(first, given & MASK[32])
+    if wide:
+        one.scalar(first + 1, given >> 32)
+    return (f"s[{first}:{first + 1}]" if wide else f"s{first}"), given
+
+
+def number_in(one: One, register: int, bits: int) -> int:
+    """32 or 64 bits of the first wave's scalar registers."""
+    low = int(one.machine.number(register)[0, 0])
+    return low | int(one.machine.number(register + 1)[0, 0]) << 32 if bits == 64 else low
+
+
 def some_lanes(one: One, draw: Any) -> list[bool]:
     """Switch off some lanes, all but one, or none; the mask."""
     how = draw.choice(["all", "some", "one", "none"], p=[0.4, 0.45, 0.1, 0.05])

@@ -183,7 +183,7 @@ def shared_memory(target: str) -> None:
         note(f"{target} {name} one wave around the barrier", lambda r=run, lines=skip: r(lines=lines))
     if target == "gfx942":
         # The lane within its wave, taken as if waves had 32 lanes.
-        for number, index in enumerate(rows.find(r"v_and_b32_e32 v\d+, 63, v")):
+        for number, index in enumerate(rows.find(r"v_and(_or)?_b32(_e32)? v\d+, .*\b63,")):
             lines = [*rows.lines]
             lines[index] = lines[index].replace(" 63,", " 31,")
             note(f"gfx942 lanes of 32 {number}", lambda lines=lines: right_after(rows, y, wanted, lines))

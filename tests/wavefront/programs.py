@@ -271,7 +271,7 @@ CASES: dict[str, Callable[[], Any]] = {
 
 
 def main() -> None:
-    for target in sys.argv[1:] or ("gfx942", "gfx950", "gfx1100", "gfx1201"):
+    for target in sys.argv[1:] or ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201"):
         cases = {n: c for n, c in CASES.items() if n not in ONCE or target in ("gfx942", "gfx1201")} | (
             {"spill": run_spill} if target == "gfx1100" else {}
         )

@@ -1,6 +1,6 @@
 """Instructions against the vendor's pseudo code as the package tinygrad carries it, where it is simple (pcode.py).
 
-Skipped where tinygrad is not installed: it is needed by nothing else.
+Skipped where tinygrad is not installed: it is needed by nothing else (`tox -e wavefront` installs it).
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import pytest
 from wavefront.faults import UnsupportedInstruction
 from wavefront.semantics import table
 
-from .drawn import mask_of, operands, result_bits, same, value
+from .drawn import mask_of, number_in, operands, result_bits, same, scalar_operand, value
 from .one import One
 from .pcode import Code, Unreadable, Value, integer, read
-from .test_scalar import _draw, number_in
 
 pytest.importorskip("tinygrad")
 
@@ -116,7 +115,7 @@ def _compare_scalar(one: One, draw: Any, mnemonic: str, kinds: tuple[str, ...], 
     for _ in range(8):
         before = int(draw.integers(0, 2))
         one.machine.scc[:] = bool(before)
-        chosen = [_draw(one, draw, kind, i) for i, kind in enumerate(kinds)]
+        chosen = [scalar_operand(one, draw, kind, i) for i, kind in enumerate(kinds)]
         size = int(result[2] or 32) if result else 0
         into = {0: "", 32: "s4, ", 64: "s[4:5], "}.get(size)
         if into is None:

@@ -1,15 +1,18 @@
-"""Kernels of many kinds through the driver on all four targets, against PyTorch in float64 (programs.py runs them)."""
+"""Kernels of many kinds through the driver on all five targets, against PyTorch in float64 (programs.py runs them)."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from wavefront.driver import LaunchError, _refuse_scratch
+
 from .apart import results
 
 Results = dict[str, dict[str, Any]]
-TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1201")
+TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 CASES = (
     "programs",
     "function",
@@ -53,9 +56,18 @@ def test_spilled_registers(programs: Results) -> None:
 
 
 def test_the_autotuner_tries_every_configuration(programs: Results) -> None:
-    """Twice on the first target, then the winner; Triton keeps its choice for the other targets of the process."""
+    """Twice, then the winner, on the first target that tunes; Triton keeps its choice for the others of the process."""
     assert programs["gfx942 autotuning"]["launches"] == 3
 
 
 def test_no_case_is_forgotten(programs: Results) -> None:
     assert set(programs) == {f"{t} {c}" for t, c in EACH} | {"gfx1100 spill"}
+
+
+@pytest.mark.parametrize("name", ["global_scratch_size", "profile_scratch_size"])
+def test_memory_that_the_launcher_would_allocate_is_refused(name: str) -> None:
+    """A kernel would find a null pointer, and the fault would be called the kernel's."""
+    _refuse_scratch(SimpleNamespace())
+    _refuse_scratch(SimpleNamespace(**{name: 0}))
+    with pytest.raises(LaunchError, match=f"{name} 64"):
+        _refuse_scratch(SimpleNamespace(**{name: 64}))

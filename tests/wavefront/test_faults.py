@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def _line(marker: str) -> str:
 
 # Case, where it is, what is said of the address, and workgroup, wave and lane: 1024 elements, 256 a program, 4 waves.
 GLOBAL = [
-    ("load before", "load", "4 bytes 4 bytes before source (4096 bytes)", ([0, 0, 0], 0, "first")),
+    ("load before", "load", "4 bytes before source (4096 bytes)", ([0, 0, 0], 0, "first")),
     ("load behind", "load", "source (4096 bytes)", ([3, 0, 0], 3, "last")),
-    ("store before", "store", "4 bytes 4 bytes before target (4096 bytes)", ([0, 0, 0], 0, "first")),
+    ("store before", "store", "4 bytes before target (4096 bytes)", ([0, 0, 0], 0, "first")),
     ("store behind", "store", "4 bytes 0 bytes past the end of target (4096 bytes)", ([3, 0, 0], 3, "last")),
     ("half behind", "load", "2 bytes 0 bytes past the end of source (2048 bytes)", ([3, 0, 0], 3, "last")),
     ("atomic behind", "atomic", "4 bytes 0 bytes past the end of target (4096 bytes)", ([3, 0, 0], 3, "last")),
@@ -55,9 +56,8 @@ def test_global_memory(drill: Results, target: str, case: str, marker: str, addr
     else:
         assert "8 bytes over the end of, 4 bytes inside, source (4096 bytes)" in message
     kernel = "bump" if marker == "atomic" else "copy"
-    place = (
-        rf"{kernel} at {found['source']}, `buffer_\w+ .*` \(assembly line \d+\), workgroup \d,0,0, wave \d, lane \d+$"
-    )
+    who_and_where = r"\(assembly line \d+\), workgroup \d,0,0, wave \d, lane \d+$"
+    place = rf"{kernel} at {found['source']}, `(buffer|global)_\w+ .*` {who_and_where}"
     assert re.search(place, message)
     assert f"`{found['instruction']}`" in message
 
@@ -68,11 +68,16 @@ def test_what_is_right_is_right(drill: Results, target: str) -> None:
         assert drill[f"{target} {case}"]["outcome"] == "right", case
 
 
+# Barriers and LDS writes of each kernel at the least: Triton 3.9 needs fewer of both for the two reductions than 3.7.
+BARRIERS = {"rows": 3, "dot": 5}
+WRITES = {"rows": 2, "dot": 4}
+
+
 @pytest.mark.parametrize("kernel", ["rows", "dot"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_barrier_is_missed(drill: Results, target: str, kernel: str) -> None:
     found = {n: r for n, r in drill.items() if n.startswith(f"{target} {kernel} barrier")}
-    assert len(found) >= 5
+    assert len(found) >= BARRIERS[kernel]
     assert {n: r.get("kind", r["outcome"]) for n, r in found.items()} == dict.fromkeys(found, LDS_RACE)
     for result in found.values():
         assert re.search(r"(read|write) after another wave's (write|read) with no barrier between", result["message"])
@@ -85,7 +90,7 @@ def test_every_barrier_is_missed(drill: Results, target: str, kernel: str) -> No
 def test_every_write_is_missed(drill: Results, target: str, kernel: str) -> None:
     """The first one by what was never written; a later one, over old values, by the result."""
     found = {n: r for n, r in drill.items() if n.startswith(f"{target} {kernel} write")}
-    assert len(found) >= 4
+    assert len(found) >= WRITES[kernel]
     assert found[f"{target} {kernel} write 0"]["kind"] == LDS_UNWRITTEN
     assert {r["outcome"] for r in found.values()} <= {"fault", "wrong"}
 
@@ -117,6 +122,8 @@ def test_the_tail_that_one_wave_width_shows(drill: Results) -> None:
 def test_lanes_of_32_where_waves_have_64(drill: Results) -> None:
     found = [r["outcome"] for n, r in drill.items() if n.startswith("gfx942 lanes of 32")]
     assert found
+    if version("triton").startswith("3.6"):
+        pytest.skip("there the lane only chooses who stores a value that all lanes hold")
     assert set(found) <= {"fault", "wrong"}
 
 

@@ -14,9 +14,9 @@ from wavefront.machine import Machine
 from wavefront.semantics import table
 from wavefront.target import target
 
-from .drawn import MASK, mask_of, set_mask
+from .drawn import MASK, mask_of, number_in, set_mask
 from .one import One
-from .test_scalar import LOGIC, number_in
+from .test_scalar import LOGIC
 
 VCC, EXEC = 106, 126
 Function = Callable[..., Any]

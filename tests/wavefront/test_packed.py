@@ -242,6 +242,22 @@ def test_mixed(name: str, seed: int) -> None:
             assert set(kept.tolist()) == {0x1111 if mnemonic == "v_fma_mixlo_f16" else 0x2222}
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mixed_takes_inline_constants_in_the_format_of_the_source(name: str) -> None:
+    """As LLVM adds a float16 to a float32: times one, whose float16 is the lower half of the constant."""
+    one = One(name).set(1, np.uint32(0x4000_3E00)).set(2, np.float32([0.25, -7.0]))  # 2.0 above 1.5
+    texts = {
+        "v1, 1.0, v2 op_sel_hi:[1,1,0]": 1.5,
+        "v1, 1.0, v2 op_sel:[1,0,0] op_sel_hi:[1,1,0]": 2.0,
+        "v1, -4.0, v2 op_sel_hi:[1,1,0]": -6.0,
+        "v1, -4.0, v2 op_sel_hi:[1,0,0]": -6.0,
+        "v1, 0.5, v2 neg_lo:[0,1,0] op_sel_hi:[1,1,0]": -0.75,
+    }
+    for text, part in texts.items():
+        found = one.run(f"v_fma_mix_f32 v0, {text}").f(0)
+        assert found[:2].tolist() == [part + 0.25, part - 7.0], text
+
+
 def test_mixed_rounds_once() -> None:
     """What silicon was measured to do: 2912 of all 63488 finite float16 times 1.1 differ from rounding twice."""
     everything = np.arange(1 << 16, dtype=np.uint32)
@@ -319,7 +335,8 @@ def test_dot4(name: str, text: str, signs: tuple[bool, bool]) -> None:
         ("gfx942", "v_pk_mov_b32 v[0:1], v[2:3], v[4:5] op_sel_hi:[0,1]"),
         ("gfx942", "v_pk_mul_f32 v[0:1], v2, v[4:5]"),
         ("gfx1100", "v_pk_add_f32 v[0:1], v[2:3], v[4:5]"),
-        ("gfx1100", "v_fma_mix_f32 v0, v1, v2, 1.0 op_sel_hi:[1,1,1]"),
+        ("gfx1100", "v_fma_mix_f32 v0, v1, v2, 1.0 op_sel:[0,0,1] op_sel_hi:[1,1,1]"),
+        ("gfx1100", "v_fma_mix_f32 v0, v1, v2, 7 op_sel_hi:[1,1,1]"),
         ("gfx1100", "v_fma_mix_f32 v0, v1, v2, v3 op_sel:[1,0,0]"),
         ("gfx1100", "v_dot2_f32_bf16 v0, v1, 1.0, v3"),
         ("gfx1100", "v_dot2_f32_f16 v0, v1, v2, v3 op_sel:[0,0,1]"),

@@ -13,7 +13,7 @@ import pytest
 
 from wavefront.faults import UnsupportedInstruction
 
-from .drawn import MASK, pattern, same, value, words32, words64
+from .drawn import MASK, number_in, pattern, same, scalar_operand, value, words32
 from .exact import fma
 from .one import One
 from .test_vector import INSTRUCTIONS as VECTOR
@@ -168,30 +168,6 @@ def _to_integer(x: float, low: int, high: int) -> int:
     return low if x < low else high if x > high else math.trunc(x)
 
 
-def _draw(one: One, draw: Any, kind: str, number: int) -> tuple[str, int]:
-    """A scalar register or a constant, as text and bits."""
-    wide = kind.endswith("64")
-    first = 10 + 2 * number
-    if draw.random() < 0.2 and kind[0] != "f":
-        constant = int(draw.choice([0, 1, 5, 31, 32, 64, -1, -16]))
-        return str(constant), constant & MASK[64 if wide else 32]
-    if draw.random() < 0.2 and not wide and number == 0:
-        constant = int(words32(draw, 1)[0])
-        return hex(constant), constant
-    given = int((words64 if wide else words32)(draw, 1)[0])
-    if draw.random() < 0.15:
-        given = int(draw.choice([0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0, 1]))
-    one.scalar(first, given & MASK[32])
-    if wide:
-        one.scalar(first + 1, given >> 32)
-    return (f"s[{first}:{first + 1}]" if wide else f"s{first}"), given
-
-
-def number_in(one: One, register: int, bits: int) -> int:
-    low = int(one.machine.number(register)[0, 0])
-    return low | int(one.machine.number(register + 1)[0, 0]) << 32 if bits == 64 else low
-
-
 EACH = [(mnemonic, *row[1:]) for row in TABLE for mnemonic in row[0].split()]
 
 
@@ -205,7 +181,7 @@ def test_instruction(
         one, draw = One(name), np.random.default_rng([seed, zlib.crc32(mnemonic.encode())])
         before = bool(draw.integers(0, 2))
         one.machine.scc[:] = before
-        chosen = [_draw(one, draw, k, i) for i, k in enumerate(kinds)]
+        chosen = [scalar_operand(one, draw, k, i) for i, k in enumerate(kinds)]
         if "bfe" in mnemonic:  # reserved bits are 0, and no field is wider than the register
             spec = int(draw.integers(0, 64 if "64" in mnemonic else 32)) | int(draw.integers(0, bits + 1)) << 16
             one.scalar(30, spec)
@@ -239,7 +215,7 @@ def test_comparisons(kind: str, relation: str) -> None:
         return
     for seed in range(60):
         one, draw = One("gfx1201"), np.random.default_rng([seed, zlib.crc32((kind + relation).encode())])
-        chosen = [_draw(one, draw, kind, i) for i in range(2)]
+        chosen = [scalar_operand(one, draw, kind, i) for i in range(2)]
         chosen[1] = chosen[0] if draw.random() < 0.3 else chosen[1]
         a, b = (value(kind, bits) for _, bits in chosen)
         wanted = RELATIONS[relation](a, b)

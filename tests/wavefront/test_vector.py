@@ -484,3 +484,12 @@ def test_every_vector_operation_is_tested() -> None:
     families = ("v_cmp", "v_cvt", "v_mfma", "v_wmma", "v_pk", "v_dot", "v_dual", "v_fma_mix", "v_s_", "v_smfmac")
     missing = sorted(n for n in own if not n.startswith(families) and n not in text)
     assert not missing, " ".join(missing)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_swap(name: str) -> None:
+    one = One(name).set(1, np.uint32(11)).set(2, np.uint32(22)).lanes_on(np.arange(64)[: One(name).lanes] % 2 == 0)
+    one.run("v_swap_b32 v1, v2")
+    assert (one.u(1)[:2].tolist(), one.u(2)[:2].tolist()) == ([22, 11], [11, 22])
+    with pytest.raises(UnsupportedInstruction):
+        one.run("v_swap_b32 v1, s2")

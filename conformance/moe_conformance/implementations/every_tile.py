@@ -8,10 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from tritonmoe.tiles import TileRow, choose, table
+from torch import Tensor
+
+from tritonmoe.tiles import TileRow, choose, find, table
 
 # Where each kind of row is looked up, and the stage of the suite that runs its kernel.
 _MODULES = {"router": "route", "gate_up": "gate_up", "down": "down"}
+_DIRECT = ("gate_up_direct", "down_direct")
 DTYPES = {2: ("bf16", "fp16"), 4: ("fp32",)}
 
 
@@ -24,7 +27,7 @@ def rows(shared_memory: int | None) -> list[TileRow]:
 
 def stage_of(row: TileRow) -> str:
     """The suite's name of the stage whose tile it is."""
-    return _MODULES[row.stage]
+    return "forward" if row.stage in _DIRECT else _MODULES[row.stage]
 
 
 def name_of(row: TileRow) -> str:
@@ -32,7 +35,7 @@ def name_of(row: TileRow) -> str:
     tile = row.tile
     return (
         f"{row.stage} {tile.block_m}x{tile.block_n}x{tile.block_k}, groups of {tile.group_m}, {tile.num_warps} warps, "
-        f"{tile.num_stages} stages"
+        f"{tile.num_stages} stages{', descriptors' if tile.descriptors else ''}"
     )
 
 
@@ -43,7 +46,14 @@ def forced(row: TileRow) -> Iterator[None]:
     def chosen(stage: str, *facts: Any) -> Any:
         return row.tile if stage == row.stage else choose(stage, *facts)
 
+    def pair(x: Tensor, *facts: Any) -> Any:
+        # The other product takes the tile that it would take for a single row.
+        found = {each: find(each, x.element_size(), 1, row.shared_memory) for each in _DIRECT} | {row.stage: row.tile}
+        return tuple(found[each] for each in _DIRECT)
+
     with ExitStack() as stack:
+        if row.stage in _DIRECT:
+            stack.enter_context(mock.patch("tritonmoe.forward.direct_tiles", pair))
         for module in _MODULES.values():
             where = importlib.import_module(f"tritonmoe.stages.{module}")
             stack.enter_context(mock.patch.object(where, "choose", chosen))

@@ -25,7 +25,7 @@ _NOTHING = (
     "s_wait_loadcnt s_wait_storecnt s_wait_dscnt s_wait_kmcnt s_wait_loadcnt_dscnt s_wait_storecnt_dscnt "
     "s_wait_samplecnt s_wait_bvhcnt s_wait_idle s_wait_expcnt s_set_inst_prefetch_distance s_inst_prefetch "
     "s_icache_inv s_code_end s_sethalt s_sched_barrier buffer_gl0_inv buffer_gl1_inv buffer_inv buffer_wbl2 "
-    "buffer_wbinvl1 global_inv global_wb global_wbinv s_dcache_wb s_dcache_inv s_prefetch_inst "
+    "buffer_wbinvl1 buffer_wbinvl1_vol global_inv global_wb global_wbinv s_dcache_wb s_dcache_inv s_prefetch_inst "
     "s_prefetch_inst_pc_rel s_ttracedata s_ttracedata_imm "
 )
 

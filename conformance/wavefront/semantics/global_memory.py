@@ -14,6 +14,7 @@ from ..faults import OUT_OF_BOUNDS
 from ..machine import ELEMENTS
 from ..memory import Missed
 from ..target import Target
+from .lds_loads import into_lds
 from .operands import Reader, source, spread
 from .table import Step, add
 
@@ -247,8 +248,8 @@ def _scalar_words(count: int) -> Callable[[Instruction, Target], Step]:
 def _load(insn: Instruction, access: Access, place: Placed, into: Operand) -> Step:
     rows = registers_of(insn, into, access.registers)
     hints(insn)
-    if insn.flag("lds") or insn.flag("tfe"):
-        raise insn.unsupported("a load into LDS, or one with a fail flag")
+    if insn.flag("tfe"):
+        raise insn.unsupported("a load with a fail flag")
 
     def step(run: Run) -> None:
         at = place(run)
@@ -281,12 +282,22 @@ def _add_accesses(prefix: str, kind: str) -> None:
 
 def _builder(kind: str, access: Access, *, load: bool) -> Callable[[Instruction, Target], Step]:
     def buffer(insn: Instruction, target: Target) -> Step:
-        data, *rest = insn.operands
+        direct = load and insn.flag("lds")
+        data, *rest = (Operand("off"), *insn.operands) if direct else insn.operands
         # Without offen the vector offset is written as `off`, or left out.
         if len(rest) == 2:
             rest = [Operand("off"), *rest]
         place = buffer_place(insn, (rest[0], rest[1], rest[2]), access.size)
+        if direct:
+            hints(insn)
+            return into_lds(insn, target, access.size, place)
         return _load(insn, access, place, data) if load else _store(insn, access, place, data)
+
+    def to_lds(insn: Instruction, target: Target) -> Step:
+        address, *base = insn.operands
+        hints(insn)
+        place = global_place(insn, address, base[0] if base else Operand("off"))
+        return into_lds(insn, target, access.size, place)
 
     def plain(insn: Instruction, target: Target) -> Step:
         if load:
@@ -303,21 +314,16 @@ def _builder(kind: str, access: Access, *, load: bool) -> Callable[[Instruction,
             address, data, *base = insn.operands
         return _scratch(insn, access, data, address, base[0] if base else Operand("off"), load=load)
 
-    return {"buffer": buffer, "plain": plain, "scratch": scratch}[kind]
+    return {"buffer": buffer, "plain": plain, "scratch": scratch, "lds": to_lds}[kind]
 
 
 _add_accesses("buffer", "buffer")
 _add_accesses("global", "plain")
 _add_accesses("flat", "plain")
 _add_accesses("scratch", "scratch")
-for _count, _old, _new in (
-    (1, "", "32"),
-    (2, "x2", "64"),
-    (3, "x3", "96"),
-    (4, "x4", "128"),
-    (8, "x8", "256"),
-    (16, "x16", "512"),
-):
+for _name in ("dword", "dwordx3", "dwordx4"):
+    add(f"global_load_lds_{_name}", _builder("lds", _LOADS[_name], load=True), "cdna")
+for _count in (1, 2, 3, 4, 8, 16):
     add("s_load_dword" if _count == 1 else f"s_load_dwordx{_count}", _scalar_words(_count))
     add(f"s_load_b{32 * _count}", _scalar_words(_count))
 

@@ -289,3 +289,23 @@ def _bitop(insn: Instruction, target: Target) -> Step:
     kind = "u32" if insn.mnemonic.endswith("32") else "u16"
     function = _bitop3(insn.number("bitop3"), DTYPES[kind])
     return operation(insn, target, Operation(function, kind, (kind,) * 3, keep_high=True))
+
+
+# -- two results ----------------------------------------------------------
+
+
+@instruction("v_swap_b32")
+def _swap(insn: Instruction, target: Target) -> Step:
+    """Two registers exchange what they hold, in the lanes that take part."""
+    left, right = insn.operands
+    if insn.encoding not in ((), ("e32",)) or left.kind != "v" or right.kind != "v":
+        raise insn.unsupported("this exchange")
+    a, b = source(insn, left, "u32"), source(insn, right, "u32")
+    to_left, to_right = destination(insn, left, "u32"), destination(insn, right, "u32")
+
+    def step(run: Run) -> None:
+        kept = np.array(a(run))
+        to_left(run, b(run))
+        to_right(run, kept)
+
+    return step

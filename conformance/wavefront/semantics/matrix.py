@@ -162,8 +162,11 @@ for _m, _k16, _k32 in ((16, 16, 32), (32, 8, 16)):
         add(f"v_mfma_f32_{_m}x{_m}x{_k16}_{_kind}", _single)
         add(f"v_mfma_f32_{_m}x{_m}x{_k32}_{_kind}", _double)
         add(f"v_mfma_f32_{_m}x{_m}x{_k16}{_kind}{'_1k' if _kind == 'bf16' else ''}", _single)
-    add(f"v_mfma_f32_{_m}x{_m}x{_k16 // 4}_f32", _mfma(Shape(_m, _m, _k16 // 4), "f32"))
+    _single = _mfma(Shape(_m, _m, _k16 // 4), "f32")
+    add(f"v_mfma_f32_{_m}x{_m}x{_k16 // 4}_f32", _single)
+    add(f"v_mfma_f32_{_m}x{_m}x{_k16 // 4}f32", _single)  # CDNA2's name
     add(f"v_mfma_f32_{_m}x{_m}x{_k16 // 2}_xf32", _mfma(Shape(_m, _m, _k16 // 2), "xf32"))
+    add(f"v_mfma_i32_{_m}x{_m}x{_k16}i8", _mfma(Shape(_m, _m, _k16), "i8", "i32"))  # CDNA2
     add(f"v_mfma_i32_{_m}x{_m}x{_k32}_i8", _mfma(Shape(_m, _m, _k32), "i8", "i32"))
     add(f"v_mfma_i32_{_m}x{_m}x{2 * _k32}_i8", _mfma(Shape(_m, _m, 2 * _k32), "i8", "i32"))
 

@@ -249,9 +249,15 @@ def _mixed_source(insn: Instruction, operand: Operand, half: int, high: int, neg
         if high:
             raise insn.unsupported("op_sel of a 32-bit source")
         return signed(raw(insn, bare, "f32"), "f32", negative=negative, absolute=absolute)
+    if operand.inline is not None and not high:
+        # The lower half of an inline float constant is the float16 of that value (LLVM #183487, on f16 sources).
+        return signed(_widened(raw(insn, bare, "f16")), "f32", negative=negative, absolute=absolute)
     if operand.kind == "literal" and (operand.inline is not None or operand.value != 0):
         raise insn.unsupported("a constant as float16")
-    reader = signed(half_of(raw(insn, bare, "u32"), high, "f16"), "f16", negative=negative, absolute=absolute)
+    return _widened(signed(half_of(raw(insn, bare, "u32"), high, "f16"), "f16", negative=negative, absolute=absolute))
+
+
+def _widened(reader: Reader) -> Reader:
     return lambda run: reader(run).astype(np.float32)
 
 

@@ -11,6 +11,7 @@ from .permute import Permutation
 
 _ELEMENTS = 2048  # tokens times columns of one program
 _COLUMNS = 512
+_SLOTS = 8  # experts of a token whose rows are on their way at a time
 _FEWEST_COLUMNS = 64  # narrower rows share one compiled kernel
 
 
@@ -42,6 +43,24 @@ def run_combine(
     y: torch.Tensor, weights: torch.Tensor, permutation: Permutation, addend: torch.Tensor | None
 ) -> torch.Tensor:
     """combine, of checked arguments."""
+    return _run(y, weights, permutation, None, permutation.num_experts, addend)
+
+
+def run_combine_direct(
+    y: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor, num_experts: int, addend: torch.Tensor | None
+) -> torch.Tensor:
+    """combine of a y (T * k, H) that lies in the order of ids (T, k); rows with ids outside [0, E) are not read."""
+    return _run(y, weights, None, ids, num_experts, addend)
+
+
+def _run(
+    y: torch.Tensor,
+    weights: torch.Tensor,
+    permutation: Permutation | None,
+    ids: torch.Tensor | None,
+    num_experts: int,
+    addend: torch.Tensor | None,
+) -> torch.Tensor:
     tokens, hidden = weights.shape[0], y.shape[1]
     out = torch.empty((tokens, hidden), dtype=y.dtype, device=y.device)
     columns = min(_COLUMNS, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
@@ -53,20 +72,23 @@ def run_combine(
         y.device,
         y,
         weights,
-        permutation.inverse,
-        permutation.offsets,
+        None if permutation is None else permutation.inverse,
+        None if permutation is None else permutation.offsets,
+        ids,
         addend,
         out,
         tokens,
         hidden // vec,
-        permutation.top_k,
-        permutation.num_experts,
+        weights.shape[1],
+        num_experts,
+        *((0, 0) if ids is None else strides(ids)),
         *counted(strides(y), vec),
         *strides(weights),
         *((0, 0) if addend is None else counted(strides(addend), vec)),
         VEC=vec,
         TOKENS=block,
         COLUMNS=columns,
+        SLOTS=min(_SLOTS, next_power_of_two(weights.shape[1])),
         num_warps=4,
     )
     return out

@@ -8,6 +8,7 @@ from ..arguments import FLOATS, check_down, check_permutation, check_precision, 
 from ..launch import (
     cdiv,
     counted,
+    describable,
     launch,
     require_runnable,
     shared_memory_limit,
@@ -16,6 +17,7 @@ from ..launch import (
     vector_width,
 )
 from ..tiles import Tile, choose
+from .down_descriptor import run_down_descriptor
 from .down_kernel import down_kernel
 from .permute import Permutation
 from .schedule import Schedule, make_schedule
@@ -69,8 +71,10 @@ def run_down(
     """down, of checked arguments, over a schedule of the tile's height."""
     rows, ffn = h.shape
     hidden = w_down.shape[1]
-    y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
     vec = vector_width((ffn, hidden), (h,), (w_down,))
+    if tile.descriptors and describable(vec, w_down):
+        return run_down_descriptor(h, permutation.offsets, schedule, w_down, down_bias, input_precision, tile, vec)
+    y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
     launch(
         down_kernel,
         schedule.num_tiles * cdiv(hidden, tile.block_n),

@@ -8,6 +8,7 @@ from ..arguments import check_activation, check_gate_up, check_permutation, chec
 from ..launch import (
     cdiv,
     counted,
+    describable,
     launch,
     require_runnable,
     shared_memory_limit,
@@ -17,7 +18,9 @@ from ..launch import (
 )
 from ..rules import Activation
 from ..tiles import Tile, choose
+from .gate_up_descriptor import run_gate_up_descriptor
 from .gate_up_kernel import gate_up_kernel
+from .gather import sorted_rows
 from .permute import Permutation
 from .schedule import Schedule, make_schedule
 
@@ -80,8 +83,14 @@ def run_gate_up(
     """gate_up, of checked arguments, over a schedule of the tile's height."""
     hidden = x.shape[1]
     ffn = w_gate.shape[1]
-    h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
     vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
+    if tile.descriptors and describable(vec, w_gate, w_up):
+        rows = sorted_rows(x, permutation, vec)
+        return run_gate_up_descriptor(
+            rows, permutation.offsets, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
+            vec,
+        )  # fmt: skip
+    h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
     launch(
         gate_up_kernel,
         schedule.num_tiles * cdiv(ffn, tile.block_n),

@@ -22,7 +22,7 @@ class Permutation:
 
     order (M,) int32: the routed row at a sorted position. inverse (M,) int32: the position of a routed row.
     offsets (E + 1,) int32: expert e holds positions offsets[e] to offsets[e + 1]; rows whose id was outside [0, E) lie
-    at offsets[E] and beyond. All three are contiguous.
+    at offsets[E] and beyond. All three are contiguous. in_order: order[r] is r throughout.
     """
 
     order: torch.Tensor
@@ -30,6 +30,7 @@ class Permutation:
     offsets: torch.Tensor
     top_k: int
     num_experts: int
+    in_order: bool = False
 
 
 def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
@@ -95,4 +96,4 @@ def identity_permutation(tokens: int, device: torch.device) -> Permutation:
     """
     rows = torch.arange(tokens, dtype=torch.int32, device=device)
     bounds = torch.arange(0, tokens + 1, tokens, dtype=torch.int32, device=device)  # [0, tokens]
-    return Permutation(rows, rows, bounds, 1, 1)
+    return Permutation(rows, rows, bounds, 1, 1, in_order=True)

@@ -20,7 +20,7 @@ from ..rules import RouterRule
 from ..tiles import choose
 from .route_kernel import logits_kernel, select_kernel
 
-_SELECT_ELEMENTS = 2048  # tokens times padded experts of one program
+_SELECT_ELEMENTS = 256  # tokens times padded experts of one program, at least one token
 _SELECT_TOKENS = 64
 
 
@@ -145,7 +145,7 @@ def run_select_experts(
     ids = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
     weights = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
     padded = next_power_of_two(experts)
-    block = min(_SELECT_TOKENS, _SELECT_ELEMENTS // padded)
+    block = min(_SELECT_TOKENS, max(1, _SELECT_ELEMENTS // padded))
     launch(
         select_kernel,
         cdiv(tokens, block),
@@ -170,6 +170,6 @@ def run_select_experts(
         TOP2=rule.group_score == "top2",
         TOKENS=block,
         EXPERTS=padded,
-        num_warps=4,
+        num_warps=2,
     )
     return ids, weights

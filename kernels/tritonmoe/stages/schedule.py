@@ -20,11 +20,13 @@ _TILE_ELEMENTS = 8192  # slots times experts that one program compares in regist
 class Schedule:
     """Row tiles of height block_m. tile_expert and tile_start: (num_tiles,) int32; unused entries have expert -1.
 
+    tiles_used: (1,) int32, the number of the others, which come first.
     No tile crosses from one expert's rows into another's.
     """
 
     tile_expert: torch.Tensor
     tile_start: torch.Tensor
+    tiles_used: torch.Tensor
     num_tiles: int
     block_m: int
 
@@ -45,6 +47,7 @@ def make_schedule(permutation: Permutation, block_m: int) -> Schedule:
     num_tiles = max_tiles(permutation.order.shape[0], permutation.num_experts, block_m)
     tile_expert = torch.empty((num_tiles,), dtype=torch.int32, device=device)
     tile_start = torch.empty((num_tiles,), dtype=torch.int32, device=device)
+    tiles_used = torch.empty((1,), dtype=torch.int32, device=device)
     experts = next_power_of_two(permutation.num_experts)
     slots = min(256, max(1, _TILE_ELEMENTS // experts))
     launch(
@@ -54,6 +57,7 @@ def make_schedule(permutation: Permutation, block_m: int) -> Schedule:
         permutation.offsets,
         tile_expert,
         tile_start,
+        tiles_used,
         num_tiles,
         permutation.num_experts,
         BLOCK_M=block_m,
@@ -61,4 +65,4 @@ def make_schedule(permutation: Permutation, block_m: int) -> Schedule:
         SLOTS=slots,
         num_warps=4,
     )
-    return Schedule(tile_expert, tile_start, num_tiles, block_m)
+    return Schedule(tile_expert, tile_start, tiles_used, num_tiles, block_m)

@@ -9,6 +9,7 @@ def schedule_kernel(
     offsets,
     tile_expert,
     tile_start,
+    tiles_used,
     num_tiles,
     num_experts,
     BLOCK_M: tl.constexpr,
@@ -22,6 +23,9 @@ def schedule_kernel(
     # Subtract before rounding up: end + BLOCK_M - 1 would overflow for segments that end near 2**31.
     tiles = (end - begin) // BLOCK_M + ((end - begin) % BLOCK_M != 0).to(tl.int32)
     behind = tl.cumsum(tiles, axis=0)
+
+    if tl.program_id(0) == 0:
+        tl.store(tiles_used, tl.sum(tiles, axis=0))
 
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
     # Experts whose tiles all lie before the slot; the slot's expert is the next one, which is never an empty one.

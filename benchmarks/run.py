@@ -1,0 +1,218 @@
+"""The matrix: shapes x loads x token counts x implementations, each checked for correctness before it is timed."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import ceilings, floor, stages
+from .competitors import Competitor, Forward, installed
+from .floor import Ceilings
+from .layer import DTYPES, Batch, Layer, make_batch, make_layer
+from .reference import TOLERANCE, Reference, error, reference
+from .results import FILE, Case, Measured, Results, protocol
+from .timing import Clock, Deadline, NotCapturable, Repeats
+from .workloads import Shape, long_context, published_ceilings
+
+Say = Callable[[str], None]
+
+
+class OutOfTime(RuntimeError):
+    """The overall time limit has passed, and cases are left."""
+
+
+class DeviceLost(RuntimeError):
+    """A kernel broke the device's context (an illegal access): every later call in this process would fail."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """long: adds the long-context token counts of the shapes that have them. seconds: overall limit, None for none.
+
+    only: if given, the (shape, tokens, load) of the matrix that are run at all.
+    """
+
+    shapes: Sequence[Shape]
+    tokens: Sequence[int]
+    loads: Sequence[str]
+    implementations: tuple[str, ...]
+    repeats: Repeats
+    dtype: str
+    device: torch.device
+    seconds: float | None
+    output: Path
+    stages: bool = True
+    long: bool = False
+    only: frozenset[tuple[str, int, str]] | None = None
+
+    def token_counts(self, shape: Shape) -> list[int]:
+        more = long_context(shape) if self.long else []
+        return sorted({*self.tokens, *more})
+
+
+def run(options: Options, say: Say) -> Results:
+    """Measures everything asked for. The file is written after every case: a run that is killed keeps what it has."""
+    started = time.monotonic()
+    deadline = Deadline(options.seconds)
+    clock = Clock(options.device, options.repeats)
+    found, facts = installed(options.implementations)
+    for name, fact in facts.items():
+        say(f"{name}: {fact}")
+    measured = ceilings.measure(clock, DTYPES[options.dtype])
+    say(f"ceilings: copy {measured.bandwidth / 1e12:.2f} TB/s, matmul {measured.matmul / 1e12:.0f} TFLOP/s")
+    results = Results(protocol(clock, options.dtype), measured, facts)
+    path = options.output / FILE
+    try:
+        for shape in options.shapes:
+            _shape(options, shape, found, clock, deadline, results, path, say)
+            _release()
+        results.complete = True
+    except OutOfTime:
+        say("the time limit has passed")
+    except DeviceLost as problem:
+        say(f"the device is lost, nothing more can be measured in this process: {problem}")
+    results.seconds = time.monotonic() - started
+    results.write(path)
+    return results
+
+
+def _shape(
+    options: Options,
+    shape: Shape,
+    found: dict[str, Competitor],
+    clock: Clock,
+    deadline: Deadline,
+    results: Results,
+    path: Path,
+    say: Say,
+) -> None:
+    """All cases of a shape. The weights live as long as this call: those of the largest shape are 22.5 GB.
+
+    Raises OutOfTime and DeviceLost.
+    """
+    if deadline.passed():
+        raise OutOfTime
+    dtype = DTYPES[options.dtype]
+    try:
+        layer = make_layer(shape, dtype, options.device)
+    except (RuntimeError, torch.OutOfMemoryError) as problem:
+        say(f"{shape}: no weights: {_text(problem)}")
+        return
+    forwards: dict[str, Forward | str] = {}
+    for name, competitor in found.items():
+        try:
+            forwards[name] = competitor.prepare(layer)
+        except Exception as problem:  # a foreign package may fail in any way; its row says so
+            forwards[name] = _text(problem)
+    for load in options.loads:
+        for tokens in options.token_counts(shape):
+            if options.only is not None and (shape.name, tokens, load) not in options.only:
+                continue
+            if deadline.passed():
+                raise OutOfTime
+            try:
+                batch = make_batch(shape, tokens, load, dtype, options.device)
+                case = _empty_case(shape, batch, results.ceilings)
+                results.cases.append(case)
+                _case(options, case, layer, batch, found, forwards, clock)
+            except Exception as problem:  # our own kernels may fail in any way too; the run goes on
+                _release()
+                say(f"{shape.name} T={tokens} {load}: {_text(problem)}")
+                if results.cases and results.cases[-1].key == (shape.name, tokens, load):
+                    results.cases[-1].failure = _text(problem)
+            else:
+                say(_line(case))
+            results.write(path)
+            try:
+                clock.synchronize()
+            except RuntimeError as problem:
+                raise DeviceLost(_text(problem)) from problem
+
+
+def _empty_case(shape: Shape, batch: Batch, measured: Ceilings) -> Case:
+    itemsize = batch.x.element_size()
+    cost = floor.whole(shape, batch.tokens, batch.active, itemsize)
+    return Case(
+        shape.name,
+        batch.tokens,
+        batch.load,
+        batch.active,
+        batch.digest,
+        cost.seconds(measured),
+        floor.stage_floor(shape, batch.tokens, batch.active, itemsize, measured),
+        cost.seconds(published_ceilings()[1]),
+    )
+
+
+def _case(
+    options: Options,
+    case: Case,
+    layer: Layer,
+    batch: Batch,
+    found: dict[str, Competitor],
+    forwards: dict[str, Forward | str],
+    clock: Clock,
+) -> None:
+    expected = reference(layer, batch)
+    for name, forward in forwards.items():
+        if isinstance(forward, str):
+            case.implementations[name] = Measured(failure=forward)
+        else:
+            case.implementations[name] = _implementation(forward, found[name].capturable, batch, expected, clock)
+    if options.stages and "tritonmoe" in forwards:
+        case.stages = stages.measure(layer, batch, clock)
+
+
+def _implementation(forward: Forward, capturable: bool, batch: Batch, expected: Reference, clock: Clock) -> Measured:
+    """Correct first; then eager, host and graph time. An exception is recorded; what was measured before it stays."""
+    measured = Measured()
+
+    def call() -> object:
+        return forward(batch.x, batch.logits)
+
+    try:
+        measured.error = error(expected, forward(batch.x, batch.logits))
+        measured.wrong = not measured.error <= TOLERANCE
+        if measured.wrong:
+            return measured
+        measured.eager = clock.eager(call)
+        measured.host = clock.host(call)
+        if capturable:
+            measured.graph = clock.replayed(call)
+        else:
+            measured.graph_note = "waits for the device"
+    except NotCapturable as problem:
+        measured.graph_note = str(problem)
+    except Exception as problem:  # of a foreign kernel, anything
+        measured.failure = _text(problem)
+        _release()
+    return measured
+
+
+def _text(problem: BaseException) -> str:
+    """The exception in one line of at most 300 characters."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):  # of a lost device
+            torch.cuda.empty_cache()
+
+
+def _line(case: Case) -> str:
+    parts = []
+    for name, measured in case.implementations.items():
+        ratio = case.ratio(name)
+        if ratio is not None:
+            parts.append(f"{name} {ratio:.2f}{'' if measured.graph else ' (eager)'}")
+        else:
+            parts.append(f"{name} {'wrong' if measured.wrong else 'failed'}")
+    return f"{case.shape} T={case.tokens} {case.load}: floor {case.floor * 1e6:.0f} µs; " + ", ".join(parts)

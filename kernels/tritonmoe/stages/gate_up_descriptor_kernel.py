@@ -1,0 +1,112 @@
+"""gate_up on sorted rows: blocks of rows and weights come through tensor descriptors, for copies in bulk."""
+
+import triton
+import triton.language as tl
+
+from .gate_up_kernel import activate
+from .matmul_kernel import element_count, load_bias, tile_coordinates
+
+
+@triton.jit
+def multiply(
+    rows,
+    w_gate,
+    w_up,
+    gate_bias,
+    up_bias,
+    h,
+    expert,
+    column,
+    first,
+    end,
+    hidden,
+    ffn,
+    gate_bias_expert,
+    gate_bias_n,
+    up_bias_expert,
+    up_bias_n,
+    alpha,
+    limit,
+    ACTIVATION: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Rows first to first + BLOCK_M, those from `end` on for nothing: they are another expert's, and are not stored."""
+    gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for start in range(0, hidden, BLOCK_K):
+        block = rows.load([first, start])
+        w = w_gate.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
+        gate = tl.dot(block, w.T, gate, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
+        w = w_up.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
+        up = tl.dot(block, w.T, up, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
+
+    position = first + tl.arange(0, BLOCK_M)
+    n = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    n_inside = n < ffn
+    if gate_bias is not None:
+        gate += load_bias(gate_bias, expert, n, n_inside, gate_bias_expert, gate_bias_n)
+    if up_bias is not None:
+        up += load_bias(up_bias, expert, n, n_inside, up_bias_expert, up_bias_n)
+    result = activate(gate, up, alpha, limit, ACTIVATION)
+    h_pointers = h + tl.cast(position, tl.int64)[:, None] * ffn + n[None, :]
+    tl.store(h_pointers, result.to(h.dtype.element_ty), mask=(position < end)[:, None] & n_inside[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "num_tiles", "hidden", "ffn", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
+        "limit",
+    ]
+)  # fmt: skip
+def gate_up_descriptor_kernel(
+    rows,
+    half_rows,
+    offsets,
+    tile_expert,
+    tile_start,
+    w_gate,
+    w_up,
+    gate_bias,
+    up_bias,
+    h,
+    num_tiles,
+    hidden,
+    ffn,
+    gate_bias_expert,
+    gate_bias_n,
+    up_bias_expert,
+    up_bias_n,
+    alpha,
+    limit,
+    ACTIVATION: tl.constexpr,
+    VEC: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    hidden = element_count(hidden, VEC)
+    ffn = element_count(ffn, VEC)
+    tile, column = tile_coordinates(tl.program_id(0), num_tiles, tl.cdiv(ffn, BLOCK_N), GROUP)
+    expert = tl.load(tile_expert + tile)
+    if expert < 0:
+        return
+    first = tl.load(tile_start + tile)
+    end = tl.load(offsets + expert + 1)
+    # The last tile of an expert is half empty on average: where half the height is enough, half the work is done.
+    if end - first <= BLOCK_M // 2:
+        multiply(
+            half_rows, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, gate_bias_expert,
+            gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, INPUT_PRECISION, BLOCK_M // 2, BLOCK_N,
+            BLOCK_K,
+        )  # fmt: skip
+    else:
+        multiply(
+            rows, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, gate_bias_expert,
+            gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, INPUT_PRECISION, BLOCK_M, BLOCK_N,
+            BLOCK_K,
+        )  # fmt: skip
