@@ -13,6 +13,7 @@ from rich.console import Console
 import tritonmoe
 from moe_conformance.portability import baseline as kept
 from moe_conformance.portability import cases as cases_file
+from moe_conformance.portability import known as excused
 from moe_conformance.portability.cases import Case, CasesInvalid
 from moe_conformance.portability.choices import Choice, complaints
 from moe_conformance.portability.compiling import Cell, NoBackend, require_backends
@@ -239,4 +240,44 @@ def test_the_baseline_has_every_cell() -> None:
 def test_nothing_that_a_model_chooses_spills_or_exceeds_its_target() -> None:
     base, found = kept.read(), cases_file.read().cases
     cells = {key: cell for key, cell in base.cells.items() if found[key[0]].levels[key[1]] != "possible"}
-    assert findings(Matrix(base.triton, (), (), 0.0, cells), found) == []
+    whole = Matrix(base.triton, ("slice", "chosen"), tuple(targets()), 0.0, cells)
+    version, entries = excused.read()
+    parted = excused.sort_out(findings(whole, found), entries, found, whole)
+    assert version == base.triton
+    assert parted.unknown == []
+    assert parted.idle == []
+
+
+def test_known_findings_are_strict_both_ways(tmp_path: Path) -> None:
+    entry = excused.Known("down_kernel", ("gfx942",), "spills", 4, "a reason", {"BLOCK_M": 64})
+
+    def sorted_out(cell: Cell, levels: tuple[str, ...] = ("slice", "chosen")) -> excused.Sorted:
+        made = matrix(cell, levels=levels)
+        return excused.sort_out(findings(made, known()), [entry], known(), made)
+
+    spilling = replace(GOOD, spills=4)
+    assert sorted_out(spilling) == excused.Sorted([], {str(entry): 1}, [])
+    assert [each.amount for each in sorted_out(replace(GOOD, spills=5)).unknown] == [5], "more than is known"
+    assert sorted_out(replace(GOOD, matrix=0)).unknown, "of another kind"
+    assert sorted_out(GOOD).idle == [str(entry)], "an entry that describes nothing any more"
+    assert sorted_out(GOOD, levels=("slice",)).idle == [], "a part of the matrix cannot say that"
+    choice = Choice("gfx942", "a-model", 8, "bf16", (CASE,))
+    kept.write(tmp_path / "baseline.txt", matrix(spilling), known())
+    base = kept.read(tmp_path / "baseline.txt")
+    assert complaints(choice, base, known(), [entry]) == []
+    assert complaints(choice, base, known()) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'triton = "3"\n[[known]]\nkernel = "x"\n',
+        'triton = "3"\n[[known]]\nkernel = "x"\ntargets = ["sm_90"]\nkind = "slow"\nat_most = 1\nreason = "r"\n',
+        'triton = "3"\n[[known]]\nkernel = "x"\ntargets = ["sm_90"]\nkind = "spills"\nat_most = 1\nreason = ""\n',
+    ],
+)
+def test_known_findings_that_are_wrong(tmp_path: Path, text: str) -> None:
+    (tmp_path / "known.toml").write_text(text)
+    with pytest.raises(excused.KnownInvalid):
+        excused.read(tmp_path / "known.toml")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .baseline import Baseline
 from .cases import Case
+from .known import Known
 from .matrix import findings_of
 from .recording import launches, model_problems
 from .targets import Target
@@ -50,8 +51,10 @@ def choices(chosen: list[Target], dtypes: tuple[str, ...] = DTYPES) -> Iterator[
                 yield Choice(target.name, model, problem.tokens, dtype, tuple(launches(target, problem)))
 
 
-def complaints(choice: Choice, baseline: Baseline, known: Mapping[str, Case]) -> list[str]:
-    """Why a choice is not one that the matrix shows to be sound."""
+def complaints(
+    choice: Choice, baseline: Baseline, known: Mapping[str, Case], entries: Sequence[Known] = ()
+) -> list[str]:
+    """Why a choice is not one that the matrix shows to be sound, known findings left out."""
     found = []
     where = f"{choice.target} {choice.model} T={choice.tokens} {choice.dtype}"
     for case in choice.kernels:
@@ -62,5 +65,7 @@ def complaints(choice: Choice, baseline: Baseline, known: Mapping[str, Case]) ->
         if cell is None:
             found.append(f"{where}: {case.describe()} is not in the baseline: compile --full --write")
             continue
-        found += [f"{where}: {each.message}" for each in findings_of(cell, case)]
+        for each in findings_of(cell, case):
+            if not any(entry.describes(each, case) for entry in entries):
+                found.append(f"{where}: {each.message}")
     return found

@@ -15,6 +15,7 @@ import click
 
 from . import baseline as kept
 from . import cases as cases_file
+from . import known as excused
 from . import lint
 from .cases import CHOSEN, LEVELS, SLICE
 from .targets import Target, targets
@@ -31,6 +32,10 @@ cases_option = click.option(
 )
 baseline_option = click.option(
     "--baseline", "baseline_path", default=kept.FILE, type=click.Path(path_type=Path), help="another baseline"
+)
+
+known_option = click.option(
+    "--known", "known_path", default=excused.FILE, type=click.Path(path_type=Path), help="other known findings"
 )
 
 
@@ -65,6 +70,13 @@ def _baseline(path: Path) -> kept.Baseline:
     try:
         return kept.read(path)
     except kept.BaselineInvalid as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _known(path: Path) -> tuple[str, list[excused.Known]]:
+    try:
+        return excused.read(path)
+    except excused.KnownInvalid as error:
         raise click.UsageError(str(error)) from error
 
 
@@ -130,13 +142,16 @@ def record_cases(check: bool, names: tuple[str, ...], cases_path: Path) -> None:
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: all]")
 @cases_option
 @baseline_option
-def choices(names: tuple[str, ...], dtypes: tuple[str, ...], cases_path: Path, baseline_path: Path) -> None:
+@known_option
+def choices(
+    names: tuple[str, ...], dtypes: tuple[str, ...], cases_path: Path, baseline_path: Path, known_path: Path
+) -> None:
     """Show what the dispatcher chooses on every target for each model and number of tokens (needs torch, no device).
 
-    Exit codes: 0 every choice is in the matrix and sound there; 1 one is not; 2 the call is wrong.
+    Exit codes: 0 every choice is in the matrix, without a finding that is not known; 1 one is not; 2 the call is wrong.
     """
     _compiler()
-    known, base = _cases(cases_path).cases, _baseline(baseline_path)
+    known, base, (_, entries) = _cases(cases_path).cases, _baseline(baseline_path), _known(known_path)
     from rich.console import Console
     from rich.table import Table
 
@@ -148,7 +163,7 @@ def choices(names: tuple[str, ...], dtypes: tuple[str, ...], cases_path: Path, b
     rows: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for choice in simulated.choices(_chosen(names), dtypes or simulated.DTYPES):
         count += 1
-        wrong.update(simulated.complaints(choice, base, known))
+        wrong.update(simulated.complaints(choice, base, known, entries))
         tiles = tuple(dict.fromkeys(choice.tiles(base)))
         rows.setdefault((choice.target, choice.dtype, tiles), []).append(f"{choice.model}@{choice.tokens}")
     table = Table("target", "dtype", "model @ tokens", "products", title="Choices of the dispatcher", show_lines=True)
@@ -183,6 +198,7 @@ def _by_model(where: list[str]) -> str:
               help="compile nothing: the drift between two recorded matrices or more, in this order")  # fmt: skip
 @cases_option
 @baseline_option
+@known_option
 def compile_(
     names: tuple[str, ...],
     full: bool,
@@ -195,12 +211,14 @@ def compile_(
     compared: tuple[Path, ...],
     cases_path: Path,
     baseline_path: Path,
+    known_path: Path,
 ) -> None:
     """Compile every kernel for every target, without a device and without torch, and compare with the baseline.
 
     Exit codes: 0 no cell is worse than kept, and none that the dispatcher chooses for a model spills, exceeds its
-    target's shared memory, misses the matrix units or does not compile; 1 not so; 2 the call is wrong. Under another
-    Triton than the baseline's, what is worse is shown as drift and does not fail.
+    target's shared memory, misses the matrix units or does not compile, beyond what data/compile_known.toml says and
+    no less; 1 not so; 2 the call is wrong. Under another Triton than the baseline's, what is worse is shown as drift
+    and does not fail.
     """
     from rich.console import Console
 
@@ -217,6 +235,7 @@ def compile_(
     base = None if write else _baseline(baseline_path)
     from . import compiling, matrix, tables
 
+    listed = _known(known_path)
     try:
         compiling.require_backends(_chosen(names))
         levels = LEVELS if full else (SLICE, CHOSEN) if chosen else (SLICE,)
@@ -225,7 +244,14 @@ def compile_(
     except (compiling.NoBackend, cases_file.CasesInvalid) as error:
         raise click.UsageError(str(error)) from error
     tables.print_matrix(console, made, known)
-    found = matrix.findings(made, known)
+    version, entries = listed
+    parted = excused.sort_out(matrix.findings(made, known), entries if version == made.triton else [], known, made)
+    found = parted.unknown
+    for entry, count in parted.counts.items():
+        if count:
+            console.print(f"known: {count} cells: {entry}", markup=False, soft_wrap=True)
+    for entry in parted.idle:
+        console.print(f"known, and no longer there: {entry}", markup=False, soft_wrap=True)
     broken = [each for each in found if each.level != cases_file.POSSIBLE or (write and each.kind == "compile")]
     possible = Counter(f"{each.kind} on {each.target}" for each in found if each.level == cases_file.POSSIBLE)
     for each in broken[:SHOWN]:
@@ -241,7 +267,7 @@ def compile_(
     console.print(
         f"{len(made.cells)} cells in {made.seconds:.0f} s: {len(broken)} findings, {worse} worse", highlight=False
     )
-    sys.exit(EXIT_FAILED if broken or worse else 0)
+    sys.exit(EXIT_FAILED if broken or worse or parted.idle else 0)
 
 
 class _Told:
