@@ -38,7 +38,7 @@ class Score:
 
     stage: str
     rows_up_to: int
-    tile: dict[str, int]
+    tile: dict[str, Any]
     ratios: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
     current: bool = False
@@ -67,7 +67,7 @@ def tunable() -> list[str]:
     ]
 
 
-def combinations(lists: dict[str, list[int]]) -> list[dict[str, int]]:
+def combinations(lists: dict[str, list[int]]) -> list[dict[str, Any]]:
     return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
 
@@ -160,7 +160,7 @@ def describe(score: Score) -> str:
     return "the table's tile" if score.current else " ".join(f"{key}={value}" for key, value in score.tile.items())
 
 
-def shared_memory(stage: str, tile: dict[str, int], itemsize: int) -> int:
+def shared_memory(stage: str, tile: dict[str, Any], itemsize: int) -> int:
     """Bytes that the tile's pipeline needs at most, rounded up to 32 KiB: what the row would have to declare.
 
     Blocks of rows and of weights, for each pipeline stage; an estimate for pointer kernels, to be checked by compiling.

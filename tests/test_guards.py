@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from moe_conformance import guards as module
 from moe_conformance.backends import Backend
 from moe_conformance.generate import generate
 from moe_conformance.guards import BAND, Guards, Watched
-from moe_conformance.implementation import Forward, Guarded
+from moe_conformance.implementation import Forward, Guarded, load
 from moe_conformance.implementations.eager import Eager
 from moe_conformance.problem import Problem
 from moe_conformance.registry import all_properties, make_trial, run_trial
@@ -307,3 +309,19 @@ def test_a_collecting_trial_goes_on_after_a_stray_write():
 def test_a_guarded_implementation_alone_needs_no_guards():
     inputs = generate(Problem(**SIZES), "cpu")
     assert Guarded(Eager()).forward(inputs).out.shape == (6, 20)
+
+
+@pytest.mark.parametrize("name", ["model_layers", "forward"])
+def test_a_trial_is_freed_without_the_garbage_collector(name):
+    """Its inputs may fill most of a device, and the next problem needs the room at once."""
+    prop = all_properties()[name]
+    problem = Problem.from_json({"tokens": 3, "hidden": 16, "ffn": 16, "experts": 2, "top_k": 1})
+    trial = make_trial(prop, problem, load("eager"), "eager", Backend("cpu", "cpu"))
+    run_trial(trial, prop.check)
+    kept = weakref.ref(trial.inputs)
+    gc.disable()
+    try:
+        del trial
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,19 @@ from .problem import Problem
 from .sharp import Sample, judge_sharp, sample
 from .statistics import judge_statistics
 from .waivers import Waiver
+
+
+def _reporter(trial: Trial) -> Callable[[str, str], None]:
+    """What the guarded implementation tells of memory faults. It must not keep the trial alive: gigabytes of inputs
+    would then wait for the garbage collector, which does not know how full the device is."""
+    kept = weakref.ref(trial)
+
+    def report(requirement: str, message: str) -> None:
+        found = kept()
+        assert found is not None, "the implementation was called after its trial"
+        found.expect(requirement, False, message)
+
+    return report
 
 
 class NonConformance(AssertionError):
@@ -62,7 +76,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.guards = None if self.large else Guards()
-        self.implementation = Guarded(self.implementation.unguarded, self.guards, self._memory_fault)
+        self.implementation = Guarded(self.implementation.unguarded, self.guards, _reporter(self))
         self.inputs = generate(self.problem, self.backend.device, whole_forward=self.whole_forward, guards=self.guards)
         # The oracle reads tensors of its own: an implementation that writes to its inputs cannot change its judge.
         # Only problems of gigabytes share them; MEM-1 watches over the inputs of the others.
@@ -110,9 +124,6 @@ class Trial:
     def record(self, verdict: Verdict) -> None:
         """A comparison that a property made by itself."""
         self._add(verdict)
-
-    def _memory_fault(self, requirement: str, message: str) -> None:
-        self.expect(requirement, False, message)
 
     def renew(self) -> None:
         """Other values at the same addresses: every input made so far is overwritten with those of the problem with
