@@ -42,7 +42,7 @@ def checkout(tmp_path: Path) -> Path:
         "kernels/tritonmoe/stages/b_kernel.py": "B = 2\n",
         "kernels/tritonmoe/README.txt": "no source\n",
         git.SPEC: "the contract\n",
-        git.BASELINE: f"triton 3\n{case.id} {case.describe()}\n\t{target} 10 0 0 0 64 4 100 bf16\nend\n",
+        git.BASELINE: f"triton 3\nlevels slice\n{case.id} {case.describe()}\n\t{target} 10 0 0 0 64 4 100 bf16\nend\n",
     }.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def test_both_vendors_compile_and_a_planted_spill_is_caught(tmp_path: Path, file
     right = one("down_kernel", "gfx1100", gfx1100="slice", sm_90="slice")
     options = files(right)
     baseline = tmp_path / "baseline.txt"
-    empty = "triton 0\nend\n"
+    empty = "triton 0\nlevels slice\nend\n"
     baseline.write_text(empty)
     done = call("compile", *options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,8 +86,8 @@ def test_both_vendors_compile_and_a_planted_spill_is_caught(tmp_path: Path, file
     ("arguments", "message"),
     [
         (["compile", "--target", "gfx906"], "'gfx906' is not one of"),
-        (["compile", "--write"], "--write keeps the whole matrix"),
-        (["compile", "--write", "--full", "--target", "sm_90"], "--write keeps the whole matrix"),
+        (["compile", "--write"], "--write keeps a whole matrix"),
+        (["compile", "--write", "--full", "--target", "sm_90"], "--write keeps a whole matrix"),
         (["compile", "--cases", "none.jsonl"], "cannot be read"),
         (["compile", "--baseline", "none.txt"], "cannot be read"),
         (["compile", "--compare", "one.json"], "two recorded matrices"),
@@ -108,7 +108,7 @@ def test_an_interpreter_is_no_compiler() -> None:
 
 
 def test_cases_of_kernels_that_are_gone(tmp_path: Path, files) -> None:
-    (tmp_path / "baseline.txt").write_text("triton 0\nend\n")
+    (tmp_path / "baseline.txt").write_text("triton 0\nlevels slice\nend\n")
     gone = replace(one("down_kernel", "sm_90"), kernel="tritonmoe.stages.down_kernel:no_such_kernel")
     done = call("compile", *files(gone))
     assert done.returncode == 2

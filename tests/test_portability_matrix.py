@@ -162,16 +162,22 @@ def test_small_growth_and_improvements_are_not_worse() -> None:
 
 
 def test_new_cells_and_lost_ones_are_changes(tmp_path: Path) -> None:
-    path = tmp_path / "baseline.txt"
+    path, everything = tmp_path / "baseline.txt", ("slice", "chosen", "possible")
     other = replace(CASE, constants={"2": 128, "3": None})
-    kept.write(path, matrix(GOOD, replace(GOOD, case=other.id)), known(CASE, other))
+    both = [GOOD, replace(GOOD, case=other.id)]
+    kept.write(path, matrix(*both, levels=everything), known(CASE, other))
     base = kept.read(path)
     assert kept.changes(base, matrix(GOOD), known()) == [], "a slice does not miss what it does not compile"
-    (gone,) = kept.changes(base, matrix(GOOD, levels=("slice", "chosen", "possible")), known())
+    (gone,) = kept.changes(base, matrix(GOOD, levels=everything), known())
     assert "no longer made" in gone.message
     third = replace(CASE, options={"num_warps": 8})
     (new,) = kept.changes(base, matrix(replace(GOOD, case=third.id)), known(third))
     assert new.message == "not in the baseline"
+    # A baseline of the slice alone knows nothing of the levels below, and misses nothing there.
+    kept.write(path, matrix(GOOD), known())
+    low = replace(CASE, options={"num_warps": 2}, levels={"gfx942": "possible"})
+    cells = matrix(GOOD, replace(GOOD, case=low.id), levels=everything)
+    assert kept.changes(kept.read(path), cells, known(CASE, low)) == []
 
 
 def test_a_kernel_with_another_argument_is_compared_by_its_configuration(tmp_path: Path) -> None:
@@ -232,7 +238,8 @@ def test_a_triton_without_a_backend() -> None:
 
 def test_the_baseline_has_every_cell() -> None:
     base, found = kept.read(), cases_file.read().cases
-    wanted = {(key, name) for key, case in found.items() for name in case.levels}
+    wanted = {(key, name) for key, case in found.items() for name, level in case.levels.items() if level in base.levels}
+    assert {"slice", "chosen"} <= set(base.levels)
     assert wanted == set(base.cells)
     assert json.dumps(sorted({name for _, name in wanted})) == json.dumps(sorted(targets()))
 

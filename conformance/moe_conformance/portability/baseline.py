@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..whole_file import write_whole
-from .cases import LEVELS, Case
+from .cases import Case
 from .compiling import Cell
 from .matrix import Matrix
 from .targets import settings
@@ -19,7 +19,8 @@ from .targets import settings
 FILE = Path(__file__).parent.parent / "data" / "compile_baseline.txt"
 _NUMBERS = ("registers", "spills", "scalar_spills", "scratch", "shared", "matrix", "code")
 _HEADER = f"""\
-# What every compile case compiles to, by target. Written by `moe-conformance compile --full --write`; do not edit.
+# What every compile case compiles to, by target. Written by `moe-conformance compile --write` with --full or --chosen;
+# do not edit.
 # A case's line has its id and its configuration; below it, for each target: {", ".join(_NUMBERS)},
 # and the element types of its products, or the compiler's error.
 """
@@ -31,9 +32,10 @@ class BaselineInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Baseline:
-    """Kept cells, with the configuration of each case in words."""
+    """Kept cells of some levels (cases.LEVELS), with the configuration of each case in words."""
 
     triton: str
+    levels: tuple[str, ...]
     configurations: dict[str, str]
     cells: dict[tuple[str, str], Cell]
 
@@ -43,7 +45,7 @@ def written(matrix: Matrix, cases: Mapping[str, Case]) -> str:
     by_case: dict[str, list[Cell]] = defaultdict(list)
     for cell in matrix.cells.values():
         by_case[cell.case].append(cell)
-    lines = [_HEADER + f"triton {matrix.triton}"]
+    lines = [_HEADER + f"triton {matrix.triton}", f"levels {' '.join(matrix.levels)}"]
     for key in sorted(by_case, key=lambda each: (cases[each].kernel, cases[each].describe(), each)):
         lines.append(f"{key} {cases[key].describe()}")
         for cell in sorted(by_case[key], key=lambda each: each.target):
@@ -69,13 +71,13 @@ def read(path: Path = FILE) -> Baseline:
 def parse(text: str, path: str) -> Baseline:
     """The kept matrix in a text that came from `path`. Raises BaselineInvalid."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    if not lines or not lines[0].startswith("triton ") or lines[-1] != "end":
+    if len(lines) < 3 or not lines[0].startswith("triton ") or not lines[1].startswith("levels ") or lines[-1] != "end":
         raise BaselineInvalid(f"{path} is no whole baseline")
     configurations: dict[str, str] = {}
     cells: dict[tuple[str, str], Cell] = {}
     case = ""
     try:
-        for line in lines[1:-1]:
+        for line in lines[2:-1]:
             if not line.startswith("\t"):
                 case, _, configurations[case] = line.partition(" ")
                 continue
@@ -87,7 +89,8 @@ def parse(text: str, path: str) -> Baseline:
             cells[case, name] = Cell(case=case, target=name, error=error, products=products, **numbers)
     except (ValueError, IndexError) as error:
         raise BaselineInvalid(f"{path} is no baseline: {error}") from error
-    return Baseline(lines[0].removeprefix("triton "), configurations, cells)
+    levels = tuple(lines[1].split()[1:])
+    return Baseline(lines[0].removeprefix("triton "), levels, configurations, cells)
 
 
 @dataclass(frozen=True, order=True)
@@ -145,13 +148,14 @@ def _matched(baseline: Baseline, matrix: Matrix, cases: Mapping[str, Case]) -> d
 
 
 def changes(baseline: Baseline, matrix: Matrix, cases: Mapping[str, Case]) -> list[Change]:
-    """What is worse than the baseline, not in it, or in it and no longer made; over the levels of the matrix."""
+    """What is worse than the baseline, not in it, or in it and no longer made; over the levels that both have."""
     matched = _matched(baseline, matrix, cases)
     made = []
     for key, cell in matrix.cells.items():
-        words = worse(matched[key], cell) if key in matched else ["not in the baseline"]
+        kept_level = cases[key[0]].levels.get(key[1]) in baseline.levels
+        words = worse(matched[key], cell) if key in matched else ["not in the baseline"] if kept_level else []
         made += [Change(cell.target, cases[key[0]].describe(), text) for text in words]
-    if set(matrix.levels) == set(LEVELS):
+    if set(matrix.levels) >= set(baseline.levels):
         used = {cell.key for cell in matched.values()}
         for key in sorted(baseline.cells.keys() - used):
             if key[1] in matrix.targets:

@@ -193,7 +193,7 @@ def _by_model(where: list[str]) -> str:
 @click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help=f"[default: {CACHE}]")
 @click.option("--no-cache", is_flag=True, help="compile every cell anew")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="write the matrix here as JSON")
-@click.option("--write", is_flag=True, help="keep the result as the baseline (with --full, all targets)")
+@click.option("--write", is_flag=True, help="keep the result as the baseline (with --full or --chosen, all targets)")
 @click.option("--compare", "compared", multiple=True, type=click.Path(path_type=Path),
               help="compile nothing: the drift between two recorded matrices or more, in this order")  # fmt: skip
 @cases_option
@@ -227,8 +227,8 @@ def compile_(
     if compared:
         _drift(console, compared, known)
         return
-    if write and (not full or names):
-        raise click.UsageError("--write keeps the whole matrix: give --full and leave --target out")
+    if write and (not (full or chosen) or names):
+        raise click.UsageError("--write keeps a whole matrix: give --full (or --chosen) and leave --target out")
     if full and chosen:
         raise click.UsageError("--full has what --chosen has, and more: give one of them")
     _compiler()
@@ -293,6 +293,10 @@ def _against(console: object, base: kept.Baseline, made: object, known: dict[str
     assert isinstance(made, Matrix)
     changes = kept.changes(base, made, known)
     same = base.triton == made.triton
+    if missing := [level for level in made.levels if level not in base.levels]:
+        console.print(
+            f"the baseline has no cells of level {', '.join(missing)}: compile --full --write", highlight=False
+        )
     if changes:
         word = "worse than the baseline" if same else f"drift from the baseline's Triton {base.triton}"
         console.print(f"{word}: {len(changes)}", highlight=False)
