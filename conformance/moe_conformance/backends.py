@@ -7,6 +7,7 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -112,6 +113,15 @@ def architecture(backend: Backend) -> str:
     return str(properties.gcnArchName) if torch.version.hip else f"sm_{properties.major}{properties.minor}"
 
 
+def _driver_version() -> str | None:
+    """The version of the kernel module that drives the accelerator; None where the system does not tell."""
+    for module in ("nvidia", "amdgpu"):
+        file = Path("/sys/module") / module / "version"
+        if file.exists():
+            return f"{module} {file.read_text(encoding='utf-8').strip()}"
+    return None
+
+
 def describe(backend: Backend) -> dict[str, object]:
     """Device and versions, as plain data for a Record."""
     packages = ("torch", "triton", "triton-rocm", "pytorch-triton-rocm", "numpy", "hypothesis", "pytest")
@@ -129,6 +139,7 @@ def describe(backend: Backend) -> dict[str, object]:
         facts["architecture"] = architecture(backend)
         facts["memory_bytes"] = properties.total_memory
         facts["devices"] = torch.cuda.device_count()
+        facts["driver"] = _driver_version()
     elif backend.target:
         facts |= executed.facts(backend.target)
         facts["cores"] = os.cpu_count()

@@ -19,10 +19,13 @@ from rich.table import Table
 from . import interpreter
 from .backends import NAMES, Backend, BackendMissing, architecture, describe, resolve, triton_environment
 from .contract import requirements
+from .evidence.certify_command import certify
+from .evidence.diff_command import diff
 from .golden.command import golden
 from .implementation import SHIPPED, STAGES, Implementation, UnknownImplementation, load
 from .mutants.command import mutants
 from .plan import RunOptions
+from .portability.command import COMMANDS
 from .problem import Problem
 from .profiles import PROFILE_NAMES
 from .registry import all_properties
@@ -260,9 +263,13 @@ def list_() -> None:
     console.print(f"{len(requirements())} requirements, {len(all_properties())} properties", highlight=False)
 
 
+main.add_command(certify)
+main.add_command(diff)
 main.add_command(golden)
 main.add_command(mutants)
 main.add_command(tiles)
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

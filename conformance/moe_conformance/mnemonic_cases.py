@@ -27,7 +27,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # What the builds are grouped by, for work in several processes: a dtype, or what depends on none.
 GROUPS = (*DTYPES, "integers")
 # Triton lets `tl.dot` of fp32 use less than fp32 where the target has a matrix unit for it.
-TF32_TARGETS = ("gfx942",)
+TF32_TARGETS = ("gfx942", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 _TOKENS, _EXPERTS, _TOP_K = 64, 8, 2
 _ROWS = _TOKENS * _TOP_K

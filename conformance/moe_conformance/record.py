@@ -91,7 +91,8 @@ class Record(_Model):
     """A run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
 
     `parts` holds the wall time of every part in seconds. `partial`: the options that made it a part of its profile;
-    where there are any, there is no `floor`.
+    where there are any, there is no `floor`. `seal`: SHA-256 of all the rest, set by `write`: a file that was changed
+    by hand, or cut and mended, is told from one that a run wrote. It is no signature.
     """
 
     schema_version: Literal[2] = SCHEMA
@@ -121,6 +122,7 @@ class Record(_Model):
     waivers: list[WaiverUse]
     cases: list[Case]
     parts: dict[str, float]
+    seal: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -135,13 +137,24 @@ class Record(_Model):
         return len(self.cases)
 
     def write(self, path: Path) -> None:
-        """Write atomically: a reader sees the whole record or none."""
-        write_whole(path, self.model_dump_json(indent=1))
+        """Write atomically, with its seal: a reader sees the whole record or none."""
+        write_whole(path, self.sealed().model_dump_json(indent=1))
+
+    def sealed(self) -> Record:
+        """This Record with the seal of its content."""
+        return self.model_copy(update={"seal": self.digest()})
+
+    def digest(self) -> str:
+        """SHA-256 of everything but the seal."""
+        return hashlib.sha256(self.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Raises OSError, or ValueError when the file is not a whole record of this schema."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        """Raises OSError, or ValueError when the file is no whole record of this schema, or not as it was written."""
+        found = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        if found.seal is not None and found.seal != found.digest():
+            raise ValueError("this record was changed after it was written: its seal does not fit its content")
+        return found
 
 
 class Collected:

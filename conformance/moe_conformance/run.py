@@ -173,7 +173,7 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         waivers=waived,
         cases=cases,
         parts=collected.items,
-    )
+    ).sealed()
 
 
 def _planned(plan: Plan) -> list[Property]:

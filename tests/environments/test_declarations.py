@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETED = {"cpu": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0"}
+INTERPRETED = {"cpu": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0", "aot": "0"}
 # Triton releases that the executor is tried with beside the one of `cpu`, and the torch that belongs to each.
 TRITONS = {"36": ("2.11.0", "3.6.0"), "38": ("2.14.1", "3.8.0"), "39": ("2.15.0", "3.9.0")}
 EXECUTED = {f"rocm-exec-triton{short}": "0" for short in TRITONS} | {"rocm-exec": "0", "wavefront": "1"}
@@ -65,6 +65,13 @@ def test_environments_that_draw_problems_pin_hypothesis(environments, name):
 def test_torch_is_pinned(environments, name):
     """Unpinned, pip would fetch the newest build, and with it another Triton."""
     assert [line for line in environments[name]["deps"].split() if line.startswith("torch==2.13.0")]
+
+
+def test_the_compile_matrix_has_no_torch(environments, project):
+    """A torch would bring its own Triton, and the matrix is compiled by several."""
+    asked = names(environments["aot"]["deps"].split()) | names(project["dependency-groups"]["aot"])
+    assert "triton" in asked
+    assert "torch" not in asked
 
 
 @pytest.mark.parametrize(("short", "versions"), TRITONS.items())
