@@ -167,7 +167,7 @@ def shared_memory(stage: str, tile: dict[str, Any], itemsize: int) -> int:
     """
     columns = _WEIGHTS.get(stage, 1) * tile.get("block_n", 0)
     needed = tile.get("num_stages", 1) * (tile.get("block_m", 0) + columns) * tile.get("block_k", 0) * itemsize
-    return -(-needed // 32768) * 32768
+    return -(-int(needed) // 32768) * 32768
 
 
 def proposal(scores: list[Score], itemsize: int) -> str:
