@@ -1,4 +1,9 @@
-"""The forward: the stages in a row, the same kernels as when called one by one."""
+"""The forward, by regime: a single token, rows so few that sorting costs more than it saves, or sorted rows.
+
+Sorted rows go through the stages in a row, the same kernels as when called one by one. The other two regimes have kernels
+of their own for gate_up and down; they round at the same points. Sizes that the host knows choose the regime, never data
+of the device, so that a call can be captured in a graph.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +93,7 @@ def experts_forward(
     shared_expert: SharedExpert | None = None,
     input_precision: str = "ieee",
 ) -> torch.Tensor:
-    """out (T, H) of x's dtype: permute, gate_up, down and combine for a routing that was decided elsewhere.
+    """out (T, H) of x's dtype: gate_up, down and combine for a routing that was decided elsewhere.
 
     x (T, H); ids (T, k) int32 or int64, ids outside [0, E) contribute nothing; weights (T, k) float32; w_gate and w_up
     (E, F, H), w_down (E, H, F) of x's dtype; gate_bias and up_bias (E, F), down_bias (E, H) of any float dtype. Any
