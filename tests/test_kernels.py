@@ -16,6 +16,7 @@ from moe_conformance.judge import judge
 from moe_conformance.oracle import Ball
 from moe_conformance.problem import Load, Problem
 from tritonmoe import tiles
+from tritonmoe.launch import describable
 from tritonmoe.stages import route as route_module
 from tritonmoe.stages.down_direct import run_down_direct
 from tritonmoe.stages.gate_up_direct import run_gate_up_direct
@@ -271,6 +272,14 @@ def test_the_table_has_a_tile_for_every_device():
             assert (row.shared_memory or 0) <= (memory or 0)
         with pytest.raises(RuntimeError, match="shared memory"):
             tiles.choose(stage, itemsize, rows, 1024)
+
+
+def test_descriptors_are_for_layouts_and_sizes_that_they_can_describe():
+    weight = torch.empty(2, 16, 24, dtype=torch.float16)
+    assert describable(8, 2**20, weight, weight)
+    assert not describable(1, 2**20, weight)
+    assert not describable(8, 2**20, weight, weight.transpose(1, 2).contiguous().transpose(1, 2))
+    assert not describable(8, 2**31 - 1, weight)  # a tile would reach beyond what 32 bits hold
 
 
 # -- the forward of experts --------------------------------------------------------------------------------------------

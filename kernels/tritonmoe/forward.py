@@ -1,8 +1,8 @@
 """The forward, by regime: a single token, rows so few that sorting costs more than it saves, or sorted rows.
 
-Sorted rows go through the stages in a row, the same kernels as when called one by one. The other two regimes have kernels
-of their own for gate_up and down; they round at the same points. Sizes that the host knows choose the regime, never data
-of the device, so that a call can be captured in a graph.
+Sorted rows go through the stages in a row, the same kernels as when called one by one. The other two regimes have
+kernels of their own for gate_up and down; they round at the same points. Sizes that the host knows choose the regime,
+never data of the device, so that a call can be captured in a graph.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 VECTOR_BYTES = 16  # the widest load of one lane on every supported device
+_MOST_ROWS = 2**31 - 2**16  # farther from 2**31 than any tile is high
 _INTERPRETED_PROCESSORS = 2  # programs run one after another there; two show that they share the work
 
 
@@ -139,12 +140,13 @@ def counted(steps: tuple[int, ...], vec: int) -> tuple[int, ...]:
     return tuple(step // vec for step in steps)
 
 
-def describable(vec: int, *weights: torch.Tensor) -> bool:
+def describable(vec: int, rows: int, *weights: torch.Tensor) -> bool:
     """Whether tensor descriptors can load blocks of these weights (E, N, K): K contiguous, all else in 16-byte steps.
 
-    vec: vector_width of all operands of the product, which has looked at sizes, strides and addresses.
+    vec: vector_width of all operands of the product, which has looked at sizes, strides and addresses. rows: routed
+    rows, which a tile may reach beyond: their numbers are 32 bits wide, as the coordinates of a descriptor are.
     """
-    return vec > 1 and all(unit_dimension(weight) == "k" for weight in weights)
+    return vec > 1 and rows < _MOST_ROWS and all(unit_dimension(weight) == "k" for weight in weights)
 
 
 def block_descriptor(tensor: torch.Tensor, block: tuple[int, ...]) -> Any:

@@ -72,7 +72,7 @@ def run_down(
     rows, ffn = h.shape
     hidden = w_down.shape[1]
     vec = vector_width((ffn, hidden), (h,), (w_down,))
-    if tile.descriptors and describable(vec, w_down):
+    if tile.descriptors and describable(vec, rows, w_down):
         return run_down_descriptor(h, permutation.offsets, schedule, w_down, down_bias, input_precision, tile, vec)
     y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
     launch(

@@ -84,7 +84,7 @@ def run_gate_up(
     hidden = x.shape[1]
     ffn = w_gate.shape[1]
     vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
-    if tile.descriptors and describable(vec, w_gate, w_up):
+    if tile.descriptors and describable(vec, permutation.order.shape[0], w_gate, w_up):
         rows = sorted_rows(x, permutation, vec)
         return run_gate_up_descriptor(
             rows, permutation.offsets, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
