@@ -171,14 +171,21 @@ def test_blocks_need_not_be_neighbours():
 
 
 def test_what_no_model_explains_is_not_explained():
-    """One sum of everything, wider than any step the probe makes, and a block as long as K."""
-    wide = Simulated("fp16", block=32, kept_bits=50, rounding="nearest")
+    """A block as long as K, and one of two products."""
     long = Simulated("fp16", block=32, kept_bits=24, rounding="zero")
     two = Simulated("fp16", block=2, kept_bits=23, rounding="zero")
-    for unit in (wide, long, two):
+    for unit in (long, two):
         found = measure(unit)
         assert found.summation is None, unit
         assert found.kappa is None
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "zero"])
+def test_one_sum_of_everything_is_seen_as_whole(rounding):
+    """Wider than any step the probe makes, and rounded once."""
+    found = measure(Simulated("fp16", block=32, kept_bits=50, rounding=rounding))
+    assert (found.summation, found.rounding, found.block) == ("whole", rounding, None)
+    assert found.kappa == {"nearest": 1.0, "zero": 2.0}[rounding]
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -280,12 +287,10 @@ def test_the_kernel_multiplies_what_it_is_given():
 
 
 def test_the_probe_of_the_interpreter():
-    """NumPy's fp32 products with the accumulator added behind them: no unit of the table, and none is named."""
+    """Products summed in fp64 (interpreter.product): no unit of the table, and none is named."""
     devices.interpreter.repair()
     found = measure(devices.Dot("fp32", 16, "cpu", length=32))
-    assert found.accumulator_first is False
-    assert found.rounding == "nearest"
-    assert found.summation in ("chain", "tree")
+    assert (found.summation, found.rounding) == ("whole", "nearest")
     assert found.kappa == 1.0
     assert (
         probe.finding(devices.Dot("fp32", 16, "cpu", length=16), "x86_64", Declaration("any")).agreement

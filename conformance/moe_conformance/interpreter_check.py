@@ -1,4 +1,4 @@
-"""Kernels that show whether the interpreter computes bfloat16 right."""
+"""Kernels that show whether the interpreter computes bfloat16 right, and every row of a product alike."""
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ def failures() -> list[str]:
     # 16 products of size up to ~10 in fp32: far below 1e-4, while integers read as bfloat16 are off by 1e9.
     if not error < 1e-4:
         found.append(f"a bfloat16 tl.dot is off by {error:.3g}")
+    same_rows = torch.from_numpy(generator.standard_normal((1, 16))).float().expand(16, 16).contiguous()
+    _dot_kernel[(1,)](same_rows, b.float(), out)
+    if not torch.equal(out, out[:1].expand(16, 16)):
+        found.append("equal rows of a tl.dot differ by where they stand")
     tie_and_carry = [1.0, 1.9999999, 1.00390625, 1.01171875, -2.99999, 3.3e38, 1e-40, 65504.0]
     source = torch.tensor(tie_and_carry, dtype=torch.float32)
     rounded, total = torch.empty(8, dtype=torch.bfloat16), torch.empty(8, dtype=torch.bfloat16)

@@ -2,7 +2,7 @@
 
 A unit is a function from many independent dot products to their results. Every experiment is one dot product of a few
 powers of two: BIG, -BIG, and something small that comes back or is lost. No model of the unit is assumed beforehand;
-what fits none of the three models of data/units.toml is reported as such.
+what fits none of the models of data/units.toml is reported as such.
 """
 
 from __future__ import annotations
@@ -112,8 +112,13 @@ def measure(unit: Products) -> Measured:
     pair = max(found, key=lambda p: len(found[p]))
     first = [i for i in range(length) if i not in found[pair]]  # the pair, and what is added in the same step or before
     seen: dict[str, object] = {"subnormals": _subnormals(bench)}
-    if not found[pair] or all(len(places) == length - 2 for places in found.values()):
-        return Measured.model_validate(seen)  # everything is lost, or nothing: a step longer than K, or wider than TINY
+    if not found[pair]:
+        return Measured.model_validate(seen)  # everything is lost: a step longer than K
+    if all(len(places) == length - 2 for places in found.values()):
+        # Nothing is lost: more than TINY bits are kept from the first product to the last.
+        rounding, results = _rounding(bench, pair, next(i for i in range(length) if i not in pair))
+        seen |= {"rounding": rounding, "rounding_seen": results, "summation": "whole" if rounding else None}
+        return Measured.model_validate(seen)
     third = next(i for i in (first if len(first) > 2 else range(length)) if i not in pair)
     rounding, results = _rounding(bench, pair, third)
     seen |= {"rounding": rounding, "rounding_seen": results}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 DType = Literal["fp16", "bf16", "tf32", "fp32"]
 DTYPES: tuple[DType, ...] = ("fp16", "bf16", "tf32", "fp32")
-Summation = Literal["blocks", "chain", "tree"]
+Summation = Literal["blocks", "chain", "tree", "whole"]
 Rounding = Literal["nearest", "zero", "floor"]
 Accumulator = Literal["cut", "floored", "apart"]
 
@@ -49,7 +49,8 @@ class Unit(BaseModel):
 
 def kappa(summation: Summation, block: int | None, kept_bits: int | None, rounding: Rounding) -> float:
     """The formula of docs/numerics.md: ((L + 1) 2**-F + rho) 2**24 / L. Where every addition is rounded on its own
-    there is one rounding for each product, and nothing is cut: rho 2**24."""
+    there is one rounding for each product, and nothing is cut: rho 2**24. A whole sum that is rounded once costs less;
+    for K = 1 it costs that."""
     rho = 1.0 if rounding == "nearest" else 2.0
     if summation != "blocks":
         return rho
