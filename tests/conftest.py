@@ -14,9 +14,10 @@ import torch
 import moe_conformance
 import tritonmoe
 from moe_conformance.backends import Backend
+from moe_conformance.findings import NonConformance
 from moe_conformance.problem import Problem
 from moe_conformance.registry import all_properties, make_trial, run_trial
-from moe_conformance.trial import NonConformance, Trial
+from moe_conformance.trial import Trial
 
 torch.set_num_threads(1)
 
@@ -72,7 +73,7 @@ def assert_fails() -> Callable[..., None]:
         assert {v.outcome for v in right.verdicts} == {"passed"}
         with pytest.raises(NonConformance, match=message) as caught:
             _judge_with(implementation, prop, problem)
-        assert [v.requirement for v in caught.value.trial.verdicts if v.failed] == [requirement]
+        assert [v.requirement for v in caught.value.findings.verdicts if v.failed] == [requirement]
 
     return check
 

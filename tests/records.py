@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moe_conformance.record import Case, Floor, Record, Spread, Tally, problem_set_digest
+from moe_conformance.record import Case, Expected, Floor, Record, Spread, Tally, problem_set_digest
 
 WORST = {"down": 0.5, "permute": 0.0}
 
@@ -46,6 +46,13 @@ def record(backend: str = "cuda", **fields: Any) -> Record:
         "floor": Floor(profile=40, reach=1.0, required=40),
         "stages": ["down", "permute"],
         "seed": 0,
+        "expected": Expected(
+            problems=len(cases),
+            parts=[],
+            requirements=["PERM-1", "DOWN-1"],
+            coverage=[],
+            floor=Floor(profile=40, reach=1.0, required=40),
+        ),
         "workers": 1,
         "started": "2026-01-01T00:00:00+00:00",
         "seconds": 1.0,

@@ -21,7 +21,7 @@ from moe_conformance.kinds import KINDS
 from moe_conformance.plan import FULL, RunOptions, chosen_properties, expected_problems, parts, reach
 from moe_conformance.problem import Problem, Router
 from moe_conformance.profiles import PROFILE_NAMES, landmarks, profile
-from moe_conformance.record import Collected, Floor, Record, problem_set_digest
+from moe_conformance.record import Collected, Floor, Part, Record, problem_set_digest
 from moe_conformance.registry import all_properties, make_trial
 from moe_conformance.report import print_verdict
 from moe_conformance.runlog import RunLog, Tail
@@ -150,7 +150,7 @@ def test_a_complete_run_passes(tmp_path):
     assert [t.requirement for t in record.requirements] == ["PERM-1", "PERM-2", "PERM-3"]
     assert all(t.passed == t.problems == plan.problems for t in record.requirements)
     assert {case.seconds for case in record.cases} == {0.25}
-    assert record.parts == dict.fromkeys(plan.items, 1.0)
+    assert record.parts == dict.fromkeys(plan.items, Part(seconds=1.0))
 
 
 @pytest.mark.parametrize("feature", ["T=0", "k=E", "empty expert", "one hot expert", "dtype bf16", "tail tile in rows"])
@@ -227,7 +227,8 @@ def test_a_run_below_the_floor_is_incomplete(tmp_path):
     passed = verdict_of(plan, events(plan))
     assert (passed.verdict, passed.floor, passed.partial) == ("passed", plan.floor, [])
     # The plan itself has become small: all of it was executed, and that is not enough.
-    small = replace(plan, floor=Floor(profile=300, reach=1.0, required=300))
+    floor = Floor(profile=300, reach=1.0, required=300)
+    small = replace(plan, expected=plan.expected.model_copy(update={"floor": floor}))
     record = verdict_of(small, events(plan))
     assert record.verdict == "incomplete"
     text = "problems were executed, fewer than the floor of 300 (the declaration reaches 100.0% of the suite)"
@@ -288,7 +289,7 @@ def test_truncated_or_foreign_files_raise(record, tmp_path):
         with pytest.raises(ValueError, match="Invalid JSON"):
             Record.read(path)
     data = json.loads(text)
-    for change in ({"schema_version": 3}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
+    for change in ({"schema_version": 4}, {"surprise": 1}, {"verdict": "fine"}, {"cases": None}):
         path.write_text(json.dumps({**data, **change}), encoding="utf-8")
         with pytest.raises(ValueError, match=next(iter(change))):
             Record.read(path)
@@ -300,7 +301,7 @@ def test_a_record_of_an_older_schema_is_refused_in_words(record, tmp_path):
     path = tmp_path / "record.json"
     old = {**json.loads(record.model_dump_json()), "schema_version": 1}
     path.write_text(json.dumps(old))
-    with pytest.raises(ValueError, match="this record has schema_version 1; this version of the suite reads 2 only"):
+    with pytest.raises(ValueError, match="this record has schema_version 1; this version of the suite reads 3 only"):
         Record.read(path)
 
 
@@ -329,11 +330,11 @@ def test_tail_never_returns_a_half_line(tmp_path):
 def test_tail_reads_every_worker(tmp_path):
     log, other = RunLog(tmp_path, "gw0-1"), RunLog(tmp_path, "gw1-2")
     tail = Tail(tmp_path)
-    log.item("a", 1.0)
+    log.item("a", 1.0, stopped=False, problems=None)
     assert [e["name"] for e in tail.new_events()] == ["a"]
-    other.item("b", 1.0)
-    log.item("c", 1.0)
+    other.item("b", 1.0, stopped=False, problems=None)
+    log.item("c", 1.0, stopped=True, problems=["0a"])
     assert sorted(e["name"] for e in tail.new_events()) == ["b", "c"]
     assert list(tail.new_events()) == []
     for opened in (log, other):
-        opened._file.close()  # a worker keeps it open until its process ends
+        opened.close()  # a worker keeps it open until its process ends

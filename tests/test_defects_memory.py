@@ -10,6 +10,7 @@ import torch
 
 from moe_conformance.backends import Backend
 from moe_conformance.explore import Part, explore
+from moe_conformance.findings import NonConformance
 from moe_conformance.guards import BAND
 from moe_conformance.implementation import Forward
 from moe_conformance.implementations.eager import Eager
@@ -17,7 +18,6 @@ from moe_conformance.plan import RunOptions, chosen_properties, parts
 from moe_conformance.problem import Problem, Router
 from moe_conformance.profiles import profile
 from moe_conformance.registry import all_properties, make_trial, run_trial
-from moe_conformance.trial import NonConformance
 
 SIZES = {"tokens": 6, "hidden": 20, "ffn": 18, "experts": 6, "top_k": 2}
 FULL = {

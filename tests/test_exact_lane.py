@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from moe_conformance import integers
+from moe_conformance.findings import NonConformance
 from moe_conformance.formats import FORMATS
 from moe_conformance.generate import generate
 from moe_conformance.implementation import Forward, Permutation, load
 from moe_conformance.implementations.eager import Eager
 from moe_conformance.oracle import exact, expected_permutation
 from moe_conformance.problem import Problem, Router
-from moe_conformance.trial import NonConformance
 
 DTYPES = ("fp32", "fp16", "bf16")
 

@@ -77,12 +77,21 @@ def test_promote_every_failure_of_a_record(empty, golden, tmp_path):
         {"property": prop, "requirement": "DOWN-1", "problem": MINIMAL["problem"], "report": "r"}
         for prop in ("down", "gate_up", "down")
     ]
+    expected = {"problems": 0, "parts": [], "requirements": [], "coverage": [], "floor": None}
     record = {
         **dict.fromkeys(("spec_digest", "implementation", "source_digest", "profile", "started", "problem_set"), "x"),
         **dict.fromkeys(("commit", "dirty", "interpreter_repair")),
         **{name: [] for name in ("stages", "reasons", "requirements", "coverage", "missing_coverage", "cases")},
         **{"environment": {}, "seed": 0, "workers": 1, "seconds": 1.0, "verdict": "failed", "parts": {}},
-        **{"schema_version": 2, "partial": [], "floor": None, "waivers": [], "suite": "0", "failures": failures},
+        **{
+            "schema_version": 3,
+            "expected": expected,
+            "partial": [],
+            "floor": None,
+            "waivers": [],
+            "suite": "0",
+            "failures": failures,
+        },
     }
     path = tmp_path / "record.json"
     path.write_text(json.dumps(record))

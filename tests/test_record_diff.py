@@ -171,7 +171,7 @@ def test_a_record_that_contradicts_itself(tmp_path: Path, change: dict, message:
 
 def test_records_of_other_schemas(tmp_path: Path) -> None:
     good, bad = written(tmp_path, record("cuda"), record("rocm"))
-    Path(bad).write_text(Path(bad).read_text().replace('"schema_version": 2', '"schema_version": 7'))
+    Path(bad).write_text(Path(bad).read_text().replace('"schema_version": 3', '"schema_version": 7'))
     done = call(good, bad)
     assert done.exit_code == 2
     assert "schema_version 7" in done.output

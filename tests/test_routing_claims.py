@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from moe_conformance import claims, oracle
 from moe_conformance.backends import Backend
+from moe_conformance.findings import NonConformance
 from moe_conformance.generate import Inputs, generate
-from moe_conformance.implementation import Declaration, Guarded, Routing, load
+from moe_conformance.implementation import Declaration, Routing, load
 from moe_conformance.implementations.eager import Eager
 from moe_conformance.oracle import Arithmetic
 from moe_conformance.problem import Load, Problem, Router
 from moe_conformance.profiles import profile
-from moe_conformance.registry import all_properties
+from moe_conformance.registry import all_properties, make_trial
 from moe_conformance.strategies import problems
-from moe_conformance.trial import NonConformance, Trial
 
 EAGER = load("eager")
 
@@ -44,7 +44,7 @@ def judged(made: Problem, change=lambda inputs, routing: routing) -> set[str]:
     """The requirements that `change` of a right routing breaks; empty for a right one."""
     inputs = generate(made, "cpu")
     routing = EAGER.route(inputs)
-    trial = Trial("route", claims.ROUTING, made, Guarded(EAGER), "eager", Backend("cpu", "cpu"))
+    trial = make_trial(all_properties()["route"], made, EAGER, "eager", Backend("cpu", "cpu"))
     trial.inputs = inputs
     try:
         claims.routing(trial, *change(inputs, Routing(*(v.clone() for v in routing))))
@@ -184,7 +184,7 @@ def test_right_routings_are_never_reported(data):
     limits = profile("dev", Backend("cpu", "cpu")).limits
     dtype = data.draw(st.sampled_from(("fp32", "fp16", "bf16")))
     drawn = data.draw(problems("route", dtype, limits, Declaration("any")))
-    trial = Trial("route", claims.ROUTING, drawn, Guarded(EAGER), "eager", Backend("cpu", "cpu"))
+    trial = make_trial(all_properties()["route"], drawn, EAGER, "eager", Backend("cpu", "cpu"))
     all_properties()["route"].check(trial)
     assert not any(v.failed for v in trial.verdicts)
     assert trial.verdicts[-1].requirement == "ROUTE-4"

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from moe_conformance import explore as module
 from moe_conformance.backends import Backend
 from moe_conformance.explore import Part, explore, part_seed
-from moe_conformance.implementation import Declaration, Guarded, load
+from moe_conformance.findings import NonConformance
+from moe_conformance.implementation import Declaration, load
 from moe_conformance.judge import holds
 from moe_conformance.kinds import KINDS
 from moe_conformance.problem import Problem
 from moe_conformance.profiles import PROFILE_NAMES, landmark_problems, landmarks, model_problems, models, profile
-from moe_conformance.registry import all_properties
+from moe_conformance.registry import all_properties, make_trial
 from moe_conformance.strategies import problems
-from moe_conformance.trial import NonConformance, Trial
 
 CPU = Backend("cpu", "cpu")
 LIMITS = profile("dev", CPU).limits
@@ -151,7 +151,7 @@ def fails_if(condition, calls: list | None = None):
     def run(problem: Problem, counts: bool) -> None:
         if calls is not None:
             calls.append((problem, counts))
-        trial = Trial("forward", ("FWD-1",), problem, Guarded(load("eager")), "fake", CPU)
+        trial = make_trial(all_properties()["forward"], problem, load("eager"), "fake", CPU)
         trial._add(holds("FWD-1", not condition(problem), "planted"))
 
     return run
@@ -171,7 +171,7 @@ def test_a_failure_shrinks_to_a_small_problem(name):
     calls: list[tuple[Problem, bool]] = []
     with pytest.raises(NonConformance) as caught:
         explore(part("forward", draws=60), LIMITS, DECLARATIONS["everything"], fails_if(defect, calls))
-    found = caught.value.trial.problem
+    found = caught.value.findings.problem
     assert defect(found)
     assert small(found), found
     first = next(i for i, (problem, _) in enumerate(calls) if defect(problem))
@@ -189,7 +189,7 @@ def test_shrinking_may_stop_at_any_moment(patience, monkeypatch):
     defect = DEFECTS["several tokens and experts"][0]
     with pytest.raises(NonConformance) as caught:
         explore(part("forward", draws=60), LIMITS, DECLARATIONS["everything"], fails_if(defect))
-    assert defect(caught.value.trial.problem)
+    assert defect(caught.value.findings.problem)
 
 
 def test_a_defect_that_comes_and_goes_is_still_a_non_conformance():
@@ -205,7 +205,7 @@ def test_a_defect_that_comes_and_goes_is_still_a_non_conformance():
 
     with pytest.raises(NonConformance, match="did not fail again on every repetition") as caught:
         explore(part("forward"), LIMITS, DECLARATIONS["everything"], fails_if(once))
-    assert caught.value.trial.problem == failing[0]
+    assert caught.value.findings.problem == failing[0]
 
 
 def test_fixed_problems_come_first_and_all_of_them_run():
@@ -217,7 +217,7 @@ def test_fixed_problems_come_first_and_all_of_them_run():
     with pytest.raises(NonConformance) as caught:
         explore(part("forward", index=0, draws=3), LIMITS, DECLARATIONS["everything"], run)
     assert [problem for problem, _ in calls[: len(wanted)]] == wanted
-    assert caught.value.trial.problem == wanted[1]
+    assert caught.value.findings.problem == wanted[1]
     assert len(calls) >= len(wanted) + 3
     calls.clear()
     explore(part("forward", index=1, draws=3), LIMITS, DECLARATIONS["everything"], run)

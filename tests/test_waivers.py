@@ -14,6 +14,7 @@ from moe_conformance import run as module
 from moe_conformance.backends import Backend, architecture
 from moe_conformance.cli import main
 from moe_conformance.explore import explore
+from moe_conformance.findings import NonConformance
 from moe_conformance.implementations.eager import Eager
 from moe_conformance.judge import Verdict
 from moe_conformance.plan import RunOptions, parts
@@ -22,7 +23,6 @@ from moe_conformance.profiles import profile
 from moe_conformance.record import Collected, Record
 from moe_conformance.registry import all_properties, make_trial, run_trial
 from moe_conformance.runlog import RunLog, Tail
-from moe_conformance.trial import NonConformance
 from moe_conformance.waivers import Waiver, Waivers, WaiversInvalid, read
 
 CPU = Backend("cpu", "cpu")
@@ -275,7 +275,7 @@ def test_shrinking_keeps_away_from_waived_failures():
 
     with pytest.raises(NonConformance) as caught:
         explore(part, profile("dev", CPU).limits, Eager.declaration, run)
-    assert caught.value.trial.problem.tokens == 8, "the smallest that is not waived"
+    assert caught.value.findings.problem.tokens == 8, "the smallest that is not waived"
 
 
 # -- a run -----------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def record_of(tmp_path: Path, implementation, *entries: Waiver, today: date = DA
 
         def trial(drawn: Problem, counts: bool) -> None:
             made = make_trial(prop, drawn, implementation, "mine", CPU, waivers=plan.waivers)
-            log.started(made)
+            log.started(prop.name, drawn)
             try:
                 run_trial(made, prop.check)
             finally:
@@ -300,9 +300,9 @@ def record_of(tmp_path: Path, implementation, *entries: Waiver, today: date = DA
         try:
             explore(part, profile("dev", CPU).limits, implementation.declaration, trial)
         except NonConformance as failure:
-            log.failed(failure)
+            log.failed(failure.findings)
             exit_code = 1
-        log.item(part.name, 0.0)
+        log.item(part.name, 0.0, stopped=False, problems=None)
     log._file.close()
     collected = Collected()
     for event in Tail(tmp_path / "run").new_events():

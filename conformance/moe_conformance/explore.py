@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.internal.conjecture import providers
 
+from .findings import NonConformance
 from .implementation import Declaration
 from .problem import Problem
 from .profiles import Limits, fixed_problems
 from .registry import Property
 from .strategies import problems
-from .trial import NonConformance
 
 # Shrinking stops here: a readable problem in seconds is worth more than the smallest one in minutes.
 SHRINK_SECONDS = 20.0
@@ -71,6 +71,7 @@ class _ShrinkBudget:
     def __init__(self, run: Callable[[Problem, bool], None]) -> None:
         self.run = run
         self.failures: dict[str, NonConformance] = {}
+        self.ended: NonConformance | None = None
         self.deadline = 0.0
 
     def __call__(self, problem: Problem) -> None:
@@ -80,6 +81,10 @@ class _ShrinkBudget:
         try:
             self.run(problem, not self.failures)
         except NonConformance as failure:
+            if failure.findings.ended:
+                # It took its process with it: once is enough, and the rest of the problems are still to be seen.
+                self.ended = self.ended or failure
+                return
             if not self.failures:
                 self.deadline = time.monotonic() + SHRINK_SECONDS
             self.failures[problem.id] = failure
@@ -93,7 +98,8 @@ class _ShrinkBudget:
 def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[[Problem, bool], None]) -> None:
     """Run `run(problem, counts)` over the part's problems; `counts` is False while shrinking.
 
-    Raises NonConformance: for a failing drawn problem after shrinking, else for the first failing fixed one. A problem
+    Raises NonConformance: for a failing drawn problem after shrinking, else for the first failing fixed one, or the
+    first that took its process with it (`Findings.ended`): such a one is not shrunk, and the others go on. A problem
     that fails and then passes is a failure too: a race, most likely.
     """
     first_failure: NonConformance | None = None
@@ -123,8 +129,9 @@ def explore(part: Part, limits: Limits, declaration: Declaration, run: Callable[
         try:
             loop()
         except Flaky:
-            trial = budget.last().trial
-            trial.note = "did not fail again on every repetition"
-            raise NonConformance(trial) from None
+            findings = budget.last().findings
+            findings.note = "did not fail again on every repetition"
+            raise NonConformance(findings) from None
+        first_failure = first_failure or budget.ended
     if first_failure is not None:
         raise first_failure

@@ -10,8 +10,8 @@ from .integers import ACTIVATIONS
 @dataclass(frozen=True)
 class Kind:
     """router, ffn, layout, shared: the fields of a Problem that matter to this kind of property. drawn: Hypothesis
-    draws more of them; otherwise all come from data/landmarks.toml or data/models.toml. large: gigabytes of tensors,
-    run one at a time on a device. activations: those that it can be drawn with, all where empty."""
+    draws more of them; otherwise all come from data/landmarks.toml or data/models.toml. large: gigabytes of tensors;
+    far: tensors that lie gigabytes apart. activations: those that it can be drawn with, all where empty."""
 
     router: bool = False
     ffn: bool = False
@@ -19,7 +19,13 @@ class Kind:
     shared: bool = False
     drawn: bool = True
     large: bool = False
+    far: bool = False
     activations: tuple[str, ...] = ()
+
+    @property
+    def heavy(self) -> bool:
+        """Whether one problem takes gigabytes, if only of address space: one at a time on a device."""
+        return self.large or self.far
 
     @property
     def multiplies(self) -> bool:
@@ -42,7 +48,7 @@ KINDS = {
     "precision": Kind(router=True, ffn=True, layout=True),
     "exact": Kind(router=True, ffn=True, layout=True, activations=ACTIVATIONS),
     "models": Kind(router=True, ffn=True, layout=True, shared=True, drawn=False, large=True),
-    "far": Kind(ffn=True, drawn=False),
+    "far": Kind(ffn=True, drawn=False, far=True),
     "many_rows": Kind(drawn=False, large=True),
     "bad_input": Kind(router=True, ffn=True, drawn=False),
     "compile_keys": Kind(router=True, ffn=True, drawn=False),

@@ -9,11 +9,13 @@ from .explore import Part, part_seed
 from .implementation import STAGES, Declaration
 from .profiles import Profile, fixed_problems
 from .registry import Property, all_properties
+from .shards import Shard
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the user asked for. `problems` replaces the profile's total; `seed` its fixed seed 0."""
+    """What the user asked for. `problems` replaces the profile's total; `seed` its fixed seed 0. With a `shard`, all
+    problems are drawn and only that shard's are run."""
 
     implementation: str
     backend: str
@@ -21,6 +23,7 @@ class RunOptions:
     stages: tuple[str, ...] = ()
     seed: int = 0
     problems: int | None = None
+    shard: Shard | None = None
 
 
 def chosen_properties(options: RunOptions, backend: Backend, declaration: Declaration) -> list[Property]:
@@ -57,6 +60,12 @@ def parts(prop: Property, options: RunOptions, profile: Profile, declaration: De
 
 def partial(options: RunOptions) -> list[str]:
     """The options that make this run a part of its profile; empty for a whole run."""
+    asked = narrowed(options)
+    return asked + ([f"--shard {options.shard}"] if options.shard is not None else [])
+
+
+def narrowed(options: RunOptions) -> list[str]:
+    """Of them, those that a merge of all shards does not undo."""
     asked = [f"--stage {stage}" for stage in options.stages]
     return asked + ([f"--problems {options.problems}"] if options.problems is not None else [])
 

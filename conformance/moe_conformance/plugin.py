@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,40 @@ import pytest
 import torch
 from filelock import FileLock
 
-from . import waivers
+from . import devices, waivers
 from .backends import Backend, architecture, resolve
 from .explore import Part, explore
+from .findings import Findings, NonConformance
 from .implementation import Implementation, load
+from .isolation.child import Work, die_with_parent
+from .isolation.judge import LIMIT_SECONDS, Judge, judge
 from .plan import RunOptions, chosen_properties, parts
 from .problem import Problem
 from .profiles import PROFILE_NAMES, Profile, profile
-from .registry import Property, make_trial, run_trial
-from .runlog import RunLog
-from .trial import NonConformance
+from .registry import Property, unjudged
+from .runlog import Earlier, LogLost, RunLog
+from .shards import Shard
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("moe-conformance")
     group.addoption("--moe-implementation", help="a shipped implementation or module:factory")
-    group.addoption("--moe-backend", default="auto", help="cpu, cuda, rocm or auto")
+    group.addoption("--moe-backend", default="auto", help="cpu, cuda, rocm, exec:TARGET or auto")
     group.addoption("--moe-profile", default="dev", choices=PROFILE_NAMES, help="how many problems are drawn")
     group.addoption("--moe-stage", action="append", default=[], help="only this stage (may be given again)")
     group.addoption("--moe-seed", type=int, default=0, help="seed of the drawn problems")
     group.addoption("--moe-problems", type=int, help="total number of problems, instead of the profile's")
+    group.addoption("--moe-shard", type=Shard.parse, help="run only the problems of shard I/N")
     group.addoption("--moe-waivers", help="a file of waivers")
     group.addoption("--moe-date", help="the day, YYYY-MM-DD, on which waivers must be valid [default: today, UTC]")
+    group.addoption("--moe-architecture", help="the device's architecture, for waivers [default: asked of the device]")
     group.addoption("--moe-run-dir", default=".moe-conformance/run", help="where the run's event files go")
+    group.addoption("--moe-devices", type=int, default=1, help="visible GPUs, to be shared out among the workers")
+    group.addoption("--moe-workers", type=int, default=1, help="how many workers share them")
+    group.addoption("--moe-limit", type=float, default=LIMIT_SECONDS, help="seconds after which a problem hangs")
+    group.addoption("--moe-in-process", action="store_true", help="no isolation: a crash ends the worker")
+    group.addoption("--moe-resume", action="store_true", help="go on where the event files of the run end")
+    group.addoption("--moe-managed", action="store_true", help="end with the process that started this one")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,12 +59,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SESSION] = Session(config)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    session = config.stash.get(SESSION, None)
+    if session is not None:
+        session.close()
+
+
+class SuiteError(Exception):
+    """An error between the implementation and its judge; the message is the traceback."""
+
+
 class Session:
-    """What all items of this process share."""
+    """What all items of this process share. With xdist the controller has one too, and runs nothing."""
 
     def __init__(self, config: pytest.Config) -> None:
         torch.set_num_threads(1)  # one core a worker: xdist provides the parallelism
         options = config.option
+        if options.moe_managed:
+            die_with_parent()
+        self._given = options
+        self._directory = Path(options.moe_run_dir)
         self.options = RunOptions(
             implementation=options.moe_implementation,
             backend=options.moe_backend,
@@ -60,29 +86,61 @@ class Session:
             stages=tuple(options.moe_stage),
             seed=options.moe_seed,
             problems=options.moe_problems,
+            shard=options.moe_shard,
         )
+        runs_items = hasattr(config, "workerinput") or not getattr(options, "numprocesses", None)
+        # Before anything asks the runtime for a device.
+        self._lease = self._taken() if runs_items else None
         self.backend: Backend = resolve(options.moe_backend)
         self.backend.start()
         self.implementation: Implementation = load(options.moe_implementation)
         self.profile: Profile = profile(options.moe_profile, self.backend)
         self.properties = chosen_properties(self.options, self.backend, self.implementation.declaration)
-        self.waivers = self._read_waivers(options.moe_waivers, options.moe_date)
-        self._directory = Path(options.moe_run_dir)
-        self._log: RunLog | None = None
+        self.waivers = self._read_waivers()
+        self._earlier = Earlier(self._directory) if options.moe_resume and runs_items else None
+        self._drawn: list[str] = []
 
-    def _read_waivers(self, path: str | None, day: str | None) -> waivers.Waivers | None:
+    def _taken(self) -> devices.Lease | None:
+        name, given = self._given.moe_backend, self._given
+        backend = Backend(name, "cuda" if name in ("cuda", "rocm") else "cpu")
+        return devices.take(backend, self._directory / "leases", given.moe_devices, given.moe_workers)
+
+    def _read_waivers(self) -> waivers.Waivers | None:
+        path, day, built_for = self._given.moe_waivers, self._given.moe_date, self._given.moe_architecture
         if path is None:
             return None
         on = date.fromisoformat(day) if day else waivers.today()
         name, found = self.options.implementation, self.backend
-        return waivers.Waivers(waivers.read(Path(path)), name, found.platform, architecture(found), on, Path(path))
+        built_for = built_for or architecture(found)
+        return waivers.Waivers(waivers.read(Path(path)), name, found.platform, built_for, on, Path(path))
+
+    @cached_property
+    def log(self) -> RunLog:
+        return RunLog(self._directory, self._worker)
 
     @property
-    def log(self) -> RunLog:
-        if self._log is None:
-            worker = f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
-            self._log = RunLog(self._directory, worker)
-        return self._log
+    def _worker(self) -> str:
+        return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
+
+    @cached_property
+    def judge(self) -> Judge:
+        share = self._lease.share if self._lease else 1.0
+        work = Work(self.options.implementation, self.backend, self.waivers, memory_share=share)
+        return judge(
+            work,
+            self._given.moe_limit,
+            isolated=not self._given.moe_in_process,
+            log=(self._directory / f"judge-{self._worker}.log").resolve(),
+            implementation=self.implementation,
+        )
+
+    def close(self) -> None:
+        if "judge" in vars(self):
+            self.judge.close()
+        if "log" in vars(self):
+            self.log.close()
+        if self._lease:
+            self._lease.release()
 
     def parts(self, prop: Property) -> list[Part]:
         if prop not in self.properties:
@@ -91,34 +149,65 @@ class Session:
 
     def run(self, part: Part) -> None:
         """Run all problems of a part."""
-        started = time.monotonic()
+        if self._earlier and part.name in self._earlier.parts:
+            return
+        started, self._drawn, stopped = time.monotonic(), [], True
         try:
             explore(part, self.profile.limits, self.implementation.declaration, lambda p, c: self._trial(part, p, c))
+            stopped = False
         except NonConformance as failure:
-            self.log.failed(failure)
+            # One that took its process with it was reported when it did, and stopped nothing.
+            stopped = not failure.findings.ended
+            if stopped:
+                self.log.failed(failure.findings)
             raise
         finally:
-            self.log.item(part.name, time.monotonic() - started)
+            ids = sorted(set(self._drawn)) if self.options.shard else None
+            self.log.item(part.name, time.monotonic() - started, stopped=stopped, problems=ids)
 
     def _trial(self, part: Part, problem: Problem, counts: bool) -> None:
-        prop = part.prop
-        name = self.options.implementation
-        trial = make_trial(prop, problem, self.implementation, name, self.backend, waivers=self.waivers)
-        self.log.started(trial)
-        started = time.monotonic()
+        prop, shard = part.prop, self.options.shard
+        if counts:
+            self._drawn.append(problem.id)
+        if shard is not None and not shard.holds(problem.id):
+            return
+        if self._earlier and self._earlier.done(prop.name, problem):
+            return
+        if self._earlier and self._earlier.lost(prop.name, problem):
+            self._report(
+                self._without_trial(prop, problem, "crashed", "crashed: its worker died with it, twice"), counts
+            )
+            return
+        if self.judge.gave_up:
+            self.log.finished(self._without_trial(prop, problem, "not run"), 0.0, counts=counts)
+            return
+        self.log.started(prop.name, problem)
         # Problems of many gigabytes take turns: together they would not fit on one device.
-        large = FileLock(self._directory / "large.lock") if prop.kind.large else nullcontext()
-        with large:
-            try:
-                run_trial(trial, prop.check)
-            finally:
-                self.log.finished(trial, time.monotonic() - started, counts=counts)
-                del trial
-                # What a worker keeps for itself is missing to the one whose problem fills most of the device.
-                self.backend.release_memory(0 if prop.kind.large else _KEPT_BYTES)
+        device = self._lease.device if self._lease else 0
+        turn = FileLock(self._directory / f"heavy-{device}.lock") if prop.kind.heavy else nullcontext()
+        with turn:
+            answer = self.judge.run(prop, problem)
+        if answer.error:
+            self.log.finished(answer.findings, answer.seconds, counts=counts)
+            raise SuiteError(answer.error)
+        self._report(answer.findings, counts, answer.seconds)
+
+    def _report(self, findings: Findings, counts: bool, seconds: float = 0.0) -> None:
+        self.log.finished(findings, seconds, counts=counts)
+        if findings.failed:
+            if findings.ended:
+                self.log.failed(findings)
+            raise NonConformance(findings)
+
+    def _without_trial(self, prop: Property, problem: Problem, ended: Any, message: str = "") -> Findings:
+        findings = unjudged(prop, problem, self.options.implementation, self.backend, self.waivers)
+        findings.ended = ended
+        findings.features.clear()  # nothing was met
+        if message:
+            findings.blame(message)
+        return findings
 
 
-_KEPT_BYTES = 2**30  # device memory that a worker may keep cached between problems
 SESSION = pytest.StashKey[Session]()
 
 
@@ -130,10 +219,15 @@ class PropertyItem(pytest.Item):
         self.part = part
 
     def runtest(self) -> None:
-        self.config.stash[SESSION].run(self.part)
+        try:
+            self.config.stash[SESSION].run(self.part)
+        except LogLost as error:
+            # A run that cannot write down what it sees is over. What it has written can be taken up again.
+            self.session.shouldstop = str(error)
+            raise
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, NonConformance):
+        if isinstance(excinfo.value, NonConformance | SuiteError | LogLost):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

@@ -17,9 +17,12 @@ from .contract import requirements, spec_path
 from .waivers import WaiverUse
 from .whole_file import write_whole
 
-SCHEMA: Literal[2] = 2
+SCHEMA: Literal[3] = 3
 # Of several outcomes in one trial the first of these counts.
 NOT_PASSED = ("failed", "waived", "refused")
+# Outcomes of problems that took their process with them, or were given up: each fails a run.
+ENDS = ("crashed", "hung", "out of memory", "not run")
+Outcome = Literal["passed", "failed", "waived", "refused", "unfinished", "crashed", "hung", "out of memory", "not run"]
 
 
 class _Model(BaseModel):
@@ -35,6 +38,7 @@ class Spread(_Model):
     median: float
     p99: float
     worst: float
+    values: list[float] = []  # of a shard alone: all of them, for whoever merges
 
 
 class Tally(_Model):
@@ -57,11 +61,15 @@ class Tally(_Model):
 
 
 class Case(_Model):
-    """One property on one problem. `worst` is the largest error/bound of its comparisons, `seconds` the wall time."""
+    """One property on one problem. `worst` is the largest error/bound of its comparisons, `seconds` the wall time.
+
+    outcome: crashed, hung and out of memory say how the implementation took the trial down; "not run" was given up,
+    "unfinished" ended in an error of the suite's own, or its worker was lost with it.
+    """
 
     property: str
     problem: str
-    outcome: Literal["passed", "failed", "waived", "refused", "unfinished"]
+    outcome: Outcome
     worst: float
     seconds: float
 
@@ -87,15 +95,37 @@ class Floor(_Model):
         return f"{self.required} (the declaration reaches {self.reach:.1%} of the suite)"
 
 
+class Part(_Model):
+    """A part of the plan that reported. stopped: a failure ended it early. problems: of a shard alone, the ids of all
+    problems that the part drew, whichever shard runs them."""
+
+    seconds: float
+    stopped: bool = False
+    problems: list[str] = []
+
+
+class Expected(_Model):
+    """What a whole run must show: about how many problems, which parts, which requirements judged with at least one
+    pass, which coverage, and the profile's floor. For whoever judges it: the run itself, or `merge` for shards."""
+
+    problems: int
+    parts: list[str]
+    requirements: list[str]
+    coverage: list[str]
+    floor: Floor | None
+
+
 class Record(_Model):
     """A run. `problem_set` is a digest of all (property, problem id) pairs: equal digests, equal cases.
 
-    `parts` holds the wall time of every part in seconds. `partial`: the options that made it a part of its profile;
-    where there are any, there is no `floor`. `seal`: SHA-256 of all the rest, set by `write`: a file that was changed
-    by hand, or cut and mended, is told from one that a run wrote. It is no signature.
+    `partial`: the options that made it a part of its profile; where there are any, there is no `floor`. `shard`: which
+    of how many, where it was cut; coverage, floor and requirements are then for `merge` to judge. `rounds`: how often
+    workers were started, more than once where some were lost or the run was taken up again. `seal`: SHA-256 of all the
+    rest, set by `write`: a file that was changed by hand, or cut and mended, is told from one that a run wrote. It is
+    no signature.
     """
 
-    schema_version: Literal[2] = SCHEMA
+    schema_version: Literal[3] = SCHEMA
     suite: str = __version__
     spec_digest: str
     implementation: str
@@ -109,6 +139,9 @@ class Record(_Model):
     floor: Floor | None
     stages: list[str]
     seed: int
+    shard: str | None = None
+    rounds: int = 1
+    expected: Expected
     workers: int
     started: str
     seconds: float
@@ -121,7 +154,7 @@ class Record(_Model):
     failures: list[Failure]
     waivers: list[WaiverUse]
     cases: list[Case]
-    parts: dict[str, float]
+    parts: dict[str, Part]
     seal: str | None = None
 
     @model_validator(mode="before")
@@ -165,10 +198,12 @@ class Collected:
         self.ended: dict[tuple[str, str], dict[str, Any]] = {}
         self.failures: list[Failure] = []
         self.features: set[str] = set()
-        self.items: dict[str, float] = {}
+        self.items: dict[str, Part] = {}
+        self.events = 0
 
     def add(self, event: dict[str, Any]) -> None:
         kind = event["event"]
+        self.events += 1
         if kind == "start":
             self.started[event["property"], event["id"]] = event["problem"]
         elif kind == "end":
@@ -181,7 +216,8 @@ class Collected:
             fields = {name: event[name] for name in ("property", "requirement", "problem", "report")}
             self.failures.append(Failure(**fields))
         elif kind == "item":
-            self.items[event["name"]] = event["seconds"]
+            made = {name: event[name] for name in ("seconds", "stopped", "problems") if name in event}
+            self.items[event["name"]] = Part(**made)
 
     @property
     def unfinished(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -195,13 +231,15 @@ class Collected:
             # An error before the first claim leaves no verdict: that is no pass.
             without_failure = "passed" if outcomes else "unfinished"
             outcome: Any = next((o for o in NOT_PASSED if o in outcomes), without_failure)
+            if outcome in ("failed", "unfinished"):
+                outcome = event.get("ended", outcome)
             worst, seconds = _worst(event["verdicts"]), event["seconds"]
             made.append(Case(property=prop, problem=problem, outcome=outcome, worst=worst, seconds=seconds))
         for prop, problem in sorted(self.unfinished):
             made.append(Case(property=prop, problem=problem, outcome="unfinished", worst=math.inf, seconds=0.0))
         return made
 
-    def tallies(self) -> list[Tally]:
+    def tallies(self, *, keep_values: bool = False) -> list[Tally]:
         """By requirement, in the order of SPEC.md."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         by_tier: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -233,7 +271,7 @@ class Collected:
                         waived=found["waived"],
                         worst=largest,
                         worst_problem=problem,
-                        tiers={name: _spread(verdicts) for name, verdicts in sorted(by_tier[known.id].items())},
+                        tiers={n: _spread(vs, keep_values=keep_values) for n, vs in sorted(by_tier[known.id].items())},
                     )
                 )
         return made
@@ -243,16 +281,23 @@ def _worst(verdicts: list[dict[str, Any]]) -> float:
     return max((math.inf if v["worst"] is None else v["worst"] for v in verdicts), default=0.0)
 
 
-def _spread(verdicts: list[dict[str, Any]]) -> Spread:
-    values = sorted(_worst([verdict]) for verdict in verdicts)
+def _spread(verdicts: list[dict[str, Any]], *, keep_values: bool) -> Spread:
     outcomes = [verdict["outcome"] for verdict in verdicts]
+    values = [_worst([verdict]) for verdict in verdicts]
+    return spread(values, outcomes.count("failed"), outcomes.count("refused"), keep_values=keep_values)
+
+
+def spread(found: Iterable[float], failed: int, refused: int, *, keep_values: bool = False) -> Spread:
+    """The distribution of error/bound values, of which so many comparisons failed or were refused."""
+    values = sorted(found)
     return Spread(
         comparisons=len(values),
-        failed=outcomes.count("failed"),
-        refused=outcomes.count("refused"),
+        failed=failed,
+        refused=refused,
         median=values[len(values) // 2],
         p99=values[min(len(values) - 1, math.ceil(0.99 * len(values)))],
         worst=values[-1],
+        values=values if keep_values else [],
     )
 
 

@@ -7,13 +7,15 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from . import coverage
 from .backends import Backend
+from .findings import Findings, NonConformance
 from .implementation import Guarded, Implementation, ImplementationError
 from .kinds import KINDS, Kind
 from .problem import Problem
-from .trial import Check, NonConformance, Trial
+from .trial import Check, Trial
 from .waivers import Waivers
 
 
@@ -101,20 +103,31 @@ def make_trial(
     waivers: Waivers | None = None,
 ) -> Trial:
     """A trial of `prop` on `problem`, with the problem's own features noted and the waivers that match it."""
-    trial = Trial(
-        property_name=prop.name,
-        requirements=prop.requirements,
-        problem=problem,
+    return Trial(
+        **_facts(prop, problem, name, backend, waivers),
         implementation=Guarded(implementation),
-        implementation_name=name,
         backend=backend,
         whole_forward=prop.whole_forward,
         large=prop.kind.large,
         collects=collects,
-        waivers=waivers.matching(prop.name, problem) if waivers else (),
     )
-    trial.features |= coverage.features(problem, prop.kind)
-    return trial
+
+
+def unjudged(prop: Property, problem: Problem, name: str, backend: Backend, waivers: Waivers | None) -> Findings:
+    """The findings of a trial that said nothing yet, without making it."""
+    return Findings(**_facts(prop, problem, name, backend, waivers))
+
+
+def _facts(prop: Property, problem: Problem, name: str, backend: Backend, waivers: Waivers | None) -> dict[str, Any]:
+    return {
+        "property_name": prop.name,
+        "requirements": prop.requirements,
+        "problem": problem,
+        "implementation_name": name,
+        "backend_name": backend.name,
+        "waivers": waivers.matching(prop.name, problem) if waivers else (),
+        "features": set(coverage.features(problem, prop.kind)),
+    }
 
 
 def run_trial(trial: Trial, check: Check) -> None:
@@ -127,16 +140,16 @@ def run_trial(trial: Trial, check: Check) -> None:
     try:
         check(trial)
     except ImplementationError as error:
-        failure = trial.crashed(error)
+        trial.blame(str(error))
         if trial.failed:
-            raise failure from error
+            raise NonConformance(trial.plain()) from error
     except NonConformance:
         raise
     except Exception as error:
         if trial.collects and trial.failed:
-            raise NonConformance(trial) from error
+            raise NonConformance(trial.plain()) from error
         if not any(verdict.waivers for verdict in trial.verdicts):
             raise
     trial.close()
     if trial.failed:
-        raise NonConformance(trial)
+        raise NonConformance(trial.plain())

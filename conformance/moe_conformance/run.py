@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,37 +13,75 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from . import interpreter, runlog
+import torch
+
+from . import interpreter, runlog, verdict
 from .backends import Backend, describe, triton_environment
 from .contract import requirements
 from .coverage import required
 from .implementation import Declaration, Implementation, source_digest
-from .plan import RunOptions, chosen_properties, expected_problems, partial, parts, reach
+from .isolation.judge import LIMIT_SECONDS
+from .plan import RunOptions, chosen_properties, expected_problems, narrowed, partial, parts, reach
 from .profiles import profile
-from .record import Collected, Floor, Record, git_state, problem_set_digest, spec_digest
+from .record import Collected, Expected, Floor, Record, git_state, problem_set_digest, spec_digest
 from .registry import Property
+from .rundir import Asked, cache_of_host, objection
 from .waivers import Waivers
 
-# Of the problems a run plans, this share must have been executed with a verdict; Hypothesis may find fewer distinct
-# problems than asked where a space is small.
-FLOOR = 0.8
-# More refused comparisons than this share and the run proves too little.
-MOST_REFUSED = 0.15
+MOST_WORKERS = 12  # on one device
+MOST_ROUNDS = 4  # that parts whose worker was lost are started anew, as long as there is any progress
+_OVER = (2, 3, 4)  # pytest was interrupted, stumbled, or was called wrongly
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `waivers` with a path are read again by every worker; a partial run has no `floor`."""
+    """What a run will do. `waivers` with a path are read again by every worker. limit: seconds after which a problem
+    hangs. isolated: judged beside the workers (isolation/), not in them. devices: how many GPUs they share."""
 
     options: RunOptions
     backend: Backend
     implementation: Implementation
     items: tuple[str, ...]
-    problems: int
+    expected: Expected
     workers: int
     directory: Path
     waivers: Waivers | None = None
-    floor: Floor | None = None
+    limit: float = LIMIT_SECONDS
+    isolated: bool = True
+    devices: int = 1
+
+    @property
+    def problems(self) -> int:
+        """About how many it will run: all, or its shard's."""
+        shard = self.options.shard
+        return self.expected.problems // (shard.count if shard else 1)
+
+    @property
+    def floor(self) -> Floor | None:
+        """The floor of a whole run; a partial one has none."""
+        return None if partial(self.options) else self.expected.floor
+
+    def asked(self) -> Asked:
+        """What a later process needs to take this run up."""
+        options, waived = self.options, self.waivers
+        return Asked(
+            implementation=options.implementation,
+            backend=self.backend.name,
+            profile=options.profile,
+            stages=options.stages,
+            seed=options.seed,
+            problems=options.problems,
+            shard=str(options.shard) if options.shard else None,
+            waivers=str(waived.path.resolve()) if waived and waived.path else None,
+            today=waived.today if waived else None,
+            limit=self.limit,
+            isolated=self.isolated,
+            planned=self.problems,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            source_digest=source_digest(self.implementation),
+            spec_digest=spec_digest(),
+            environment=describe(self.backend),
+        )
 
 
 def make_plan(
@@ -54,8 +91,9 @@ def make_plan(
     workers: int,
     directory: Path,
     waivers: Waivers | None = None,
+    **how: Any,
 ) -> Plan:
-    """Compute the parts. `workers` 0 chooses: one a core, at most 12 on one GPU."""
+    """Compute the parts. `workers` 0 chooses: one a core, at most 12 on each GPU. `how`: limit and isolated of Plan."""
     chosen = profile(options.profile, backend)
     declaration = implementation.declaration
     made = [
@@ -63,88 +101,125 @@ def make_plan(
         for prop in chosen_properties(options, backend, declaration)
         for part in parts(prop, options, chosen, declaration)
     ]
+    devices = max(1, torch.cuda.device_count()) if backend.is_gpu else 1
     if not workers:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, min(cores, 12 if backend.is_gpu else cores))
+        workers = max(1, min(cores, MOST_WORKERS * devices if backend.is_gpu else cores))
     names = tuple(part.name for part in made)
-    problems = expected_problems(made, declaration)
+    planned = list({part.prop.name: part.prop for part in made}.values())
     floor = None
-    if not partial(options):
+    if not narrowed(options):
         share = reach(options, backend, chosen, declaration)
         floor = Floor(profile=chosen.floor, reach=round(share, 4), required=round(share * chosen.floor))
-    return Plan(options, backend, implementation, names, problems, workers, directory, waivers, floor)
+    judged = {requirement for prop in planned for requirement in prop.requirements}
+    expected = Expected(
+        problems=expected_problems(made, declaration),
+        parts=sorted(names),
+        requirements=[r for r in requirements() if r in judged and _reachable(r, declaration)],
+        coverage=sorted(required({stage for prop in planned for stage in prop.stages}, declaration)),
+        floor=floor,
+    )
+    return Plan(options, backend, implementation, names, expected, workers, directory, waivers, devices=devices, **how)
 
 
-def _command(plan: Plan) -> list[str]:
+def _command(plan: Plan, *, resume: bool) -> list[str]:
     options = plan.options
     ini = files("moe_conformance") / "data" / "pytest.ini"
     command = [sys.executable, "-m", "pytest", "--pyargs", "moe_conformance.properties", "-c", str(ini)]
     command += ["--rootdir", str(plan.directory), "-p", "moe_conformance.plugin", "-p", "no:cacheprovider", "-q"]
-    command += ["--moe-implementation", options.implementation, "--moe-backend", plan.backend.name]
+    command += ["--moe-implementation", options.implementation, "--moe-backend", plan.backend.name, "--moe-managed"]
     command += ["--moe-profile", options.profile, "--moe-seed", str(options.seed), "--moe-run-dir", str(plan.directory)]
+    command += ["--moe-devices", str(plan.devices), "--moe-workers", str(plan.workers), "--moe-limit", str(plan.limit)]
     for stage in options.stages:
         command += ["--moe-stage", stage]
     if options.problems is not None:
         command += ["--moe-problems", str(options.problems)]
-    if plan.waivers is not None and plan.waivers.path is not None:
-        command += ["--moe-waivers", str(plan.waivers.path.resolve()), "--moe-date", plan.waivers.today.isoformat()]
+    if options.shard is not None:
+        command += ["--moe-shard", str(options.shard)]
+    if not plan.isolated:
+        command += ["--moe-in-process"]
+    if resume:
+        command += ["--moe-resume"]
+    waived = plan.waivers
+    if waived is not None and waived.path is not None:
+        command += ["--moe-waivers", str(waived.path.resolve()), "--moe-date", waived.today.isoformat()]
+        command += ["--moe-architecture", waived.architecture]
     if plan.workers > 1:
         command += ["-n", str(plan.workers), "--dist", "worksteal", "--max-worker-restart", "1000"]
     return command
 
 
-def execute(plan: Plan, progress: Callable[[dict[str, Any]], None]) -> Record:
-    """Run the plan in a process of its own and return its Record. `progress` sees every event as it is written."""
-    if plan.directory.exists():
-        shutil.rmtree(plan.directory)
-    plan.directory.mkdir(parents=True)
+def environment_of(plan: Plan) -> dict[str, str]:
+    """The environment of a run's processes: which Triton, one thread each, and a cache that can be written."""
     environment = {**os.environ, **triton_environment(plan.backend.name)}
     environment.setdefault("OMP_NUM_THREADS", "1")
+    cache = cache_of_host(environment.get("TRITON_CACHE_DIR"))
+    # A cache that is read-only costs its use and no more.
+    environment["TRITON_CACHE_DIR"] = str(plan.directory / "triton-cache" if objection(cache) else cache)
+    return environment
+
+
+def execute(plan: Plan, progress: Callable[[dict[str, Any]], None], *, resume: bool = False) -> Record:
+    """Run the plan in processes of their own and return its Record. `progress` sees every event as it is written.
+
+    `resume`: the folder has the events of an earlier attempt, and what it did is not done again. Parts whose worker was
+    lost are taken up again in the same way.
+    """
+    plan.directory.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    with (plan.directory / "pytest.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(_command(plan), stdout=log, stderr=subprocess.STDOUT, env=environment)
+    tail, collected, rounds, seen = runlog.Tail(plan.directory), Collected(), 0, -1
+    while True:
+        rounds += 1
+        exit_code = _pytest(plan, tail, collected, progress, resume=resume or rounds > 1)
+        lost = set(plan.items) - set(collected.items)
+        if not lost or exit_code in _OVER or rounds == MOST_ROUNDS or collected.events == seen:
+            break
+        seen = collected.events
+    record = _record(plan, collected, exit_code, started, time.monotonic() - clock)
+    return record.model_copy(update={"rounds": rounds + resume}).sealed()
+
+
+def _pytest(
+    plan: Plan, tail: runlog.Tail, collected: Collected, progress: Callable[[dict[str, Any]], None], *, resume: bool
+) -> int:
+    """One round of workers; pytest's exit code."""
+    with (plan.directory / "pytest.log").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            _command(plan, resume=resume), stdout=log, stderr=subprocess.STDOUT, env=environment_of(plan)
+        )
         try:
-            collected = _follow(plan.directory, process, progress)
+            running = True
+            while running:
+                running = process.poll() is None  # asked before reading, so that the last events are never missed
+                for event in tail.new_events():
+                    collected.add(event)
+                    progress(event)
+                if running:
+                    time.sleep(0.5)
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    return _record(plan, collected, process.returncode, started, time.monotonic() - clock)
-
-
-def _follow(directory: Path, process: subprocess.Popen[bytes], progress: Callable[[dict[str, Any]], None]) -> Collected:
-    tail, collected = runlog.Tail(directory), Collected()
-    running = True
-    while running:
-        running = process.poll() is None  # asked before reading, so that the last events are never missed
-        for event in tail.new_events():
-            collected.add(event)
-            progress(event)
-        if running:
-            time.sleep(0.5)
-    return collected
+    return process.returncode
 
 
 def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime, seconds: float) -> Record:
-    cases, tallies = collected.cases(), collected.tallies()
     options, declaration = plan.options, plan.implementation.declaration
+    sharded = options.shard is not None
+    cases, tallies = collected.cases(), collected.tallies(keep_values=sharded)
     properties = _planned(plan)
-    stages = {stage for prop in properties for stage in prop.stages}
     waived = (
         plan.waivers.uses(collected.ended.values(), {p.name: p.requirements for p in properties})
         if plan.waivers
         else []
     )
-    missing = sorted(required(stages, declaration) - collected.features)
-    incomplete = _incomplete(plan, exit_code, collected, {t.requirement for t in tallies if t.passed or t.waived})
-    refused = sum(case.outcome == "refused" for case in cases)
-    if refused > MOST_REFUSED * max(1, len(cases)):
-        incomplete.append(f"{refused} of {len(cases)} problems were refused: their comparison had no power")
-    incomplete += [f"never met: {feature}" for feature in missing]
-    reasons = [use.complaint for use in waived if use.complaint]
-    if any(case.outcome == "failed" for case in cases) or collected.failures:
-        reasons.insert(0, f"{len(collected.failures)} properties failed")
+    reasons = verdict.failures(cases, len(collected.failures))
+    if not sharded:  # what no problem of a shard met, one of another may
+        reasons += [use.complaint for use in waived if use.complaint]
     failed = bool(reasons)
+    reasons += _incomplete(plan, exit_code, collected)
+    if not sharded:
+        reasons += verdict.shortfalls(plan.expected, cases, tallies, collected.features, failed=failed)
     commit, dirty = git_state(Path(__file__).parent)
     uses_interpreter = plan.backend.interprets and declaration.uses_triton
     return Record(
@@ -158,17 +233,19 @@ def _record(plan: Plan, collected: Collected, exit_code: int, started: datetime,
         profile=options.profile,
         partial=partial(options),
         floor=plan.floor,
-        stages=sorted(stages),
+        stages=sorted({stage for prop in properties for stage in prop.stages}),
         seed=options.seed,
+        shard=str(options.shard) if options.shard else None,
+        expected=plan.expected,
         workers=plan.workers,
         started=started.isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         problem_set=problem_set_digest(cases),
-        verdict="failed" if failed else "incomplete" if incomplete else "passed",
-        reasons=reasons + incomplete,
+        verdict="failed" if failed else "incomplete" if reasons else "passed",
+        reasons=reasons,
         requirements=tallies,
         coverage=sorted(collected.features),
-        missing_coverage=missing,
+        missing_coverage=[] if sharded else verdict.missing(plan.expected, collected.features),
         failures=collected.failures,
         waivers=waived,
         cases=cases,
@@ -197,30 +274,32 @@ def _reachable(requirement: str, declaration: Declaration) -> bool:
     return needs.get(requirement, True)
 
 
-def _incomplete(plan: Plan, exit_code: int, collected: Collected, passed: set[str]) -> list[str]:
-    """Why this run is not the run that was planned."""
+def _incomplete(plan: Plan, exit_code: int, collected: Collected) -> list[str]:
+    """What was planned and did not happen."""
     reasons = []
     log = plan.directory / "pytest.log"
     if exit_code not in (0, 1):
-        reasons.append(f"pytest ended with exit code {exit_code}; see {log}")
+        reasons.append(f"pytest ended with exit code {exit_code}{_last_words(log)}; see {log}")
     # Not a requirement that is not met, but an error between the implementation and its judge: a result of the wrong
     # kind, most likely. One such problem among thousands must not pass for a green run.
-    silent_cases = sum(not event["verdicts"] for event in collected.ended.values())
+    silent_cases = sum(not event["verdicts"] and not event.get("ended") for event in collected.ended.values())
     if silent_cases or (exit_code == 1 and not collected.failures):
         reasons.append(f"{silent_cases} problems ended in an error without a verdict; see {log}")
+    if found := objection(plan.directory):
+        reasons.append(found)
     lost = sorted(set(plan.items) - set(collected.items))
     if lost:
         reasons.append(f"{len(lost)} of {len(plan.items)} parts never reported, the first {lost[0]}")
     for (prop, _), problem in sorted(collected.unfinished.items()):
         reasons.append(f"{prop} never came back from {problem}")
-    executed = len(collected.ended)
-    if executed < FLOOR * plan.problems:
-        reasons.append(f"{executed} problems were executed, fewer than {FLOOR:.0%} of the {plan.problems} planned")
-    if plan.floor is not None and executed < plan.floor.required:
-        reasons.append(f"{executed} problems were executed, fewer than the floor of {plan.floor}")
-    planned = {requirement for prop in _planned(plan) for requirement in prop.requirements}
-    declaration = plan.implementation.declaration
-    silent = [r for r in requirements() if r in planned and r not in passed and _reachable(r, declaration)]
-    if silent and not collected.failures:
-        reasons.append(f"requirements without one passing problem: {', '.join(silent)}")
     return reasons
+
+
+def _last_words(log: Path) -> str:
+    """Why pytest stopped, as it says it between exclamation marks; "" where it says nothing, or the log is gone."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip("! ") for line in lines if line.startswith("!") and line.endswith("!")]
+    return f": {said[-1]}" if said else ""

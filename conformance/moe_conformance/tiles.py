@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from .backends import NAMES, Backend
+from .findings import NonConformance
 from .implementation import Implementation
 from .problem import Problem
 from .registry import all_properties, make_trial, run_trial
-from .trial import NonConformance
 
 # Sizes with whole vectors, with odd tails, and with more rows an expert than the highest tile; and the exact lane.
 SHAPES = (

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
-import shlex
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import executed, oracle
 from .backends import Backend
+from .findings import Findings, NonConformance
 from .formats import FORMATS
 from .generate import Inputs, generate
 from .guards import INSIDE, UNCHANGED, Guards
-from .implementation import Guarded, ImplementationError, Permutation
+from .implementation import Guarded, Permutation
 from .judge import Verdict, holds, judge, judge_exact
 from .oracle.ball import Arithmetic, Ball
-from .problem import Problem
 from .sharp import Sample, judge_sharp, sample
 from .statistics import judge_statistics
-from .waivers import Waiver
 
 
 def _reporter(trial: Trial) -> Callable[[str, str], None]:
@@ -39,37 +35,20 @@ def _reporter(trial: Trial) -> Callable[[str, str], None]:
     return report
 
 
-class NonConformance(AssertionError):
-    """A requirement is not met. Carries the trial, and prints everything needed to see and replay it."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial = trial
-        super().__init__(trial.report())
-
-
-@dataclass
-class Trial:
+@dataclass(kw_only=True)
+class Trial(Findings):
     """What a property sees: the problem, its tensors, the implementation, and the judge.
 
     A failed claim raises NonConformance at once; refused comparisons are kept and counted. With `collects` a failed
     claim is kept too and the property goes on: a kill matrix wants every requirement and tier that sees a defect.
-    `waivers` are those that match this trial: a failed claim of their requirement is kept as "waived", and the property
-    goes on with its other claims.
+    After a waived failure it goes on with its other claims too.
     """
 
-    property_name: str
-    requirements: tuple[str, ...]
-    problem: Problem
     implementation: Guarded
-    implementation_name: str
     backend: Backend
     whole_forward: bool = False
     large: bool = False
     collects: bool = False
-    waivers: tuple[Waiver, ...] = ()
-    verdicts: list[Verdict] = field(default_factory=list)
-    features: set[str] = field(default_factory=set)
-    note: str = ""
     inputs: Inputs = field(init=False)
     reference: Inputs = field(init=False)
     guards: Guards | None = field(init=False)
@@ -152,27 +131,7 @@ class Trial:
         verdict = self._waived(verdict)
         self.verdicts.append(verdict)
         if verdict.failed and not self.collects:
-            raise NonConformance(self)
-
-    def _waived(self, verdict: Verdict) -> Verdict:
-        """`verdict`, or in its place a waived one where it failed and a waiver describes that."""
-        names = tuple(waiver.id for waiver in self.waivers if waiver.requirement == verdict.requirement)
-        return replace(verdict, outcome="waived", waivers=names) if verdict.failed and names else verdict
-
-    def waiver_use(self) -> dict[str, bool]:
-        """The waivers whose requirement was judged here, by id, and whether a failure was waived by them."""
-        judged = {v.requirement for v in self.verdicts}
-        used = {name for v in self.verdicts for name in v.waivers}
-        return {waiver.id: waiver.id in used for waiver in self.waivers if waiver.requirement in judged}
-
-    @property
-    def failed(self) -> bool:
-        return any(verdict.failed for verdict in self.verdicts)
-
-    def crashed(self, error: ImplementationError) -> NonConformance:
-        """The failure that stands for an exception out of the implementation, blamed on the first requirement."""
-        self.verdicts.append(self._waived(Verdict(self.requirements[0], "failed", math.inf, str(error))))
-        return NonConformance(self)
+            raise NonConformance(self.plain())
 
     # -- shorthands --------------------------------------------------------------------------------------------------
 
@@ -203,29 +162,6 @@ class Trial:
             self.features.add("empty expert")
         if self.problem.tokens > 1 and self.problem.experts > 1 and int(counts.max()) == self.problem.tokens:
             self.features.add("one hot expert")
-
-    # -- report ------------------------------------------------------------------------------------------------------
-
-    def replay(self) -> str:
-        """The JSON that `moe-conformance replay` takes."""
-        case = {"property": self.property_name, "problem": json.loads(self.problem.to_json())}
-        return json.dumps(case, separators=(",", ":"))
-
-    def replay_command(self) -> str:
-        """One command that runs this trial again."""
-        return (
-            f"moe-conformance replay --implementation {shlex.quote(self.implementation_name)} "
-            f"--backend {self.backend.name} {shlex.quote(self.replay())}"
-        )
-
-    def report(self) -> str:
-        """Requirement, problem, worst element and the command that replays it."""
-        failed = [v for v in self.verdicts if v.failed]
-        lines = [f"{v.requirement} is not met by {self.implementation_name}: {v.message}" for v in failed]
-        lines += [f"  property: {self.property_name}", f"  problem:  {self.problem.to_json()}"]
-        lines += [f"  note:     {self.note}"] if self.note else []
-        lines += [f"  replay:   {self.replay_command()}"]
-        return "\n".join(lines)
 
 
 Check = Callable[[Trial], None]

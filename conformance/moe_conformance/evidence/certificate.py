@@ -164,7 +164,7 @@ def objections(record: Record) -> list[str]:
     if record.floor is None:
         found.append("no floor of executed problems")
     else:
-        executed = sum(case.outcome != "unfinished" for case in record.cases)
+        executed = sum(case.outcome not in ("unfinished", "not run") for case in record.cases)
         if executed < record.floor.required:
             found.append(f"{executed} problems were executed, fewer than the floor of {record.floor.required}")
     if record.missing_coverage:

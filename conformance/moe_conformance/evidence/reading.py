@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..record import Record, problem_set_digest
+from ..record import ENDS, Record, problem_set_digest
 
 
 class RecordInvalid(ValueError):
@@ -43,8 +43,9 @@ def inconsistencies(record: Record) -> list[str]:
         if tally.problems > len(record.cases):
             found.append(f"{tally.requirement} was judged on more problems than were run")
     outcomes = {case.outcome for case in record.cases}
-    failed = bool(record.failures) or "failed" in outcomes or any(tally.failed for tally in record.requirements)
-    if record.verdict == "passed" and (failed or record.reasons or "unfinished" in outcomes):
+    bad = outcomes & {"failed", "unfinished", *ENDS}
+    failed = bool(record.failures) or bad or any(tally.failed for tally in record.requirements)
+    if record.verdict == "passed" and (failed or record.reasons):
         found.append("its verdict is 'passed', and it lists failures or reasons")
     if record.verdict == "passed" and record.floor is not None and record.problems < record.floor.required:
         found.append("its verdict is 'passed' below its own floor of problems")

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..backends import Backend
+from ..findings import NonConformance
 from ..implementation import Implementation
 from ..problem import Problem
 from ..record import Record
 from ..registry import all_properties, make_trial, run_trial
-from ..trial import NonConformance
 from ..whole_file import write_whole
 from .corpus import CorpusError
 

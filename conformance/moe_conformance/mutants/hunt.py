@@ -15,12 +15,13 @@ import torch
 from .. import executed
 from ..backends import Backend
 from ..explore import Part, explore
+from ..findings import NonConformance
 from ..implementation import Implementation, ImplementationError
+from ..isolation.ends import is_device_failure
 from ..plan import RunOptions, chosen_properties, parts
 from ..problem import Problem
 from ..profiles import profile
 from ..registry import Property, all_properties, make_trial, run_trial
-from ..trial import NonConformance
 
 BATCH = 3  # problems in a row of a part that is filed under the mutant's own stage; others take one at a time
 PATIENCE = 150  # problems before those of gigabytes get their turn: nine mutants in ten are killed by then
@@ -39,11 +40,6 @@ class Queue:
     @property
     def prop(self) -> Property:
         return all_properties()[self.name]
-
-    @property
-    def heavy(self) -> bool:
-        """Whether one problem takes gigabytes: children take turns with them."""
-        return self.prop.kind.large or self.prop.problems == "far"
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def attempt(prop: Property, problem: Problem, implementation: Implementation, na
         trial = make_trial(prop, problem, implementation, name, backend, collects=True)
         run_trial(trial, prop.check)
     except NonConformance as failure:
-        failed = [verdict for verdict in failure.trial.verdicts if verdict.failed]
+        failed = [verdict for verdict in failure.findings.verdicts if verdict.failed]
         cause = failure.__cause__
         raised = isinstance(cause, ImplementationError)
         if cause is not None and isinstance(cause.__cause__, torch.OutOfMemoryError):
@@ -159,11 +155,6 @@ def attempt(prop: Property, problem: Problem, implementation: Implementation, na
         text = f"{type(error).__name__}: {error}"
         return Attempt(message=text, ended="crash" if is_device_failure(text) else "error")
     return Attempt()
-
-
-def is_device_failure(text: str) -> bool:
-    """Whether an error's text says that the device gave up: nothing more runs on it in that process."""
-    return any(word in text for word in ("CUDA error", "HIP error", "illegal memory access", "device-side assert"))
 
 
 def hunt(
@@ -194,9 +185,9 @@ def hunt(
                 continue
             after[queue.name] += 1
         tell("trying", {"property": queue.name, "problem": problem.model_dump(exclude_defaults=True)})
-        with lock if lock is not None and queue.heavy else nullcontext():
+        with lock if lock is not None and queue.prop.kind.heavy else nullcontext():
             outcome = attempt(queue.prop, problem, implementation, name, backend)
-            if queue.heavy:
+            if queue.prop.kind.heavy:
                 backend.release_memory()
         result.problems += 1
         result.raised += outcome.ended == "raised"

@@ -23,11 +23,13 @@ import torch
 from filelock import FileLock
 
 from ..backends import Backend, describe, resolve, triton_environment
+from ..devices import mask_of
 from ..implementation import Implementation, load, source_digest
+from ..isolation.ends import is_device_failure
 from ..plan import RunOptions
 from .build import PACKAGE, build
 from .catalogue import Mutant
-from .hunt import Queue, hunt, is_device_failure, queues
+from .hunt import Queue, hunt, queues
 
 GRACE = 30.0  # seconds beyond its limit after which a child that does not come back is killed
 NAME = "tritonmoe"
@@ -128,18 +130,9 @@ class Place:
     lock: Path
 
 
-def _visible(backend: Backend, device: int) -> dict[str, str]:
-    """The environment in which a process sees one of the visible devices alone."""
-    if not backend.is_gpu:
-        return {}
-    name = "HIP_VISIBLE_DEVICES" if backend.name == "rocm" else "CUDA_VISIBLE_DEVICES"
-    listed = [entry for entry in os.environ.get(name, "").split(",") if entry]
-    return {name: listed[device] if listed else str(device)}
-
-
 def _child(task: Task, place: Place, sending: Connection) -> None:
     backend, folder, lock = place.backend, place.folder, place.lock
-    os.environ.update(_visible(backend, place.device))
+    os.environ.update(mask_of(backend, place.device, os.environ))
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
