@@ -99,7 +99,7 @@ def available(runners: Runners, gpu_kinds: str) -> tuple[Runner, ...]:
     names = [name.strip() for name in gpu_kinds.split(",")]
     if names == [""]:
         raise Refused(
-            f"the repository's variable GPU_KINDS is not set: name the GPU runners there are (of {known}), or say {NONE}"
+            f"the repository's variable GPU_KINDS is not set: name the GPU runners it has (of {known}), or say {NONE}"
         )
     if names == [NONE]:
         return ()
