@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETED = {"cpu": "1", "golden": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0", "aot": "0"}
-INTERPRETED |= {"workflows": "0", "compare": "0", "dist": "0"}
+INTERPRETED = {"cpu": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0", "aot": "0"}
+INTERPRETED |= {"golden": "1", "compare": "0", "workflows": "0", "dist": "0"}
 # Triton releases that the executor is tried with beside the one of `cpu`, and the torch that belongs to each.
 TRITONS = {"36": ("2.11.0", "3.6.0"), "38": ("2.14.1", "3.8.0"), "39": ("2.15.0", "3.9.0")}
 EXECUTED = {f"rocm-exec-triton{short}": "0" for short in TRITONS} | {"rocm-exec": "0", "wavefront": "1"}
@@ -49,6 +49,11 @@ def test_triton_is_never_a_dependency(project):
 @pytest.mark.parametrize("group", ["conformance", "wavefront", "lint", "types", "release"])
 def test_groups_that_decide_a_result_are_exact(project, group):
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", requirement) for requirement in project["dependency-groups"][group])
+
+
+def test_what_judges_the_workflows_is_exact(project):
+    exact = {each.partition("==")[0] for each in project["dependency-groups"]["workflows"] if "==" in each}
+    assert {"zizmor", "check-jsonschema"} <= exact
 
 
 @pytest.mark.parametrize(("name", "interpreted"), INTERPRETED.items())

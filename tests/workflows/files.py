@@ -48,7 +48,7 @@ class Files:
     def __init__(self, texts: dict[str, str]) -> None:
         self.texts = texts
         yaml = YAML(typ="safe", pure=True)
-        self.data = {name: yaml.load(text) for name, text in texts.items() if name.endswith(".yml")}
+        self.data = {name: yaml.load(text) for name, text in texts.items() if name.endswith((".yml", ".yaml"))}
         self.tox = configparser.RawConfigParser(comment_prefixes=("#",))
         self.tox.read_string(texts["tox.ini"])
 
@@ -113,6 +113,7 @@ class Files:
 
 
 def read(root: Path) -> Files:
-    paths = [*root.glob(".github/**/*.yml"), *root.glob(".github/*.toml"), *root.glob(".github/scripts/*.py")]
+    patterns = ("**/*.yml", "**/*.yaml", "*.toml", "scripts/*.py")
+    paths = [path for pattern in patterns for path in (root / ".github").glob(pattern)]
     paths += [root / "tox.ini"]
     return Files({path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths})

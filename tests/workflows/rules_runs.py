@@ -9,7 +9,18 @@ from .files import Files, Job
 from .rules import ALLOWED, rule
 
 TOX = re.compile(r'python -m tox -e ("\$ENVIRONMENT"|[\w,-]+)')
-ENDS = {"ci.yml": "gate", "gpu.yml": "verdict", "nightly.yml": "issues"}  # the job that looks at all others
+VARIABLE = "${{ vars.GPU_KINDS }}"
+NEEDS = {"NEEDS": "${{ toJSON(needs) }}", "GPU_KINDS": VARIABLE}
+# The job that looks at all others, what it runs and what that must be given.
+ENDS = {
+    "ci.yml": ("gate", "python3 .github/scripts/gate.py ci", {**NEEDS, "EVENT": "${{ github.event_name }}"}),
+    "gpu.yml": (
+        "verdict",
+        "python3 .github/scripts/gate.py gpu",
+        {**NEEDS, "PLAN": "${{ toJSON(needs.plan.outputs) }}"},
+    ),
+    "nightly.yml": ("issues", "python3 .github/scripts/issues.py", NEEDS),
+}
 
 
 @rule
@@ -44,6 +55,9 @@ def a_waiting_commit_is_never_dropped(files: Files) -> Iterable[str]:
         yield "ci.yml: commits share a concurrency group"
     if group.get("cancel-in-progress") != "${{ github.event_name == 'pull_request' }}":
         yield "ci.yml: cancels more than what a pull request replaced"
+    group = files.workflows["gpu.yml"].get("concurrency", {}).get("group")
+    if group != "gpu-${{ inputs.request == 'by-hand' && github.run_id || inputs.request }}":
+        yield "gpu.yml: requests share a concurrency group, and one would end another"
 
 
 @rule
@@ -58,25 +72,31 @@ def scripts_stop_at_the_first_failure(files: Files) -> Iterable[str]:
         for holder in (unit.data, *unit.steps):
             if "continue-on-error" in holder:
                 yield f"{unit.where}: continue-on-error makes a failure look like success"
+            if hides := re.search(r"\|\|\s*(true|:|exit 0)|set \+", holder.get("run", "")):
+                yield f"{unit.where}: {hides[0]!r} hides a failure, or changes what one is"
+            if "shell" in holder and unit.name != "-":
+                yield f"{unit.where}: a shell of its own"
 
 
 @rule
 def the_last_job_looks_at_all_others(files: Files) -> Iterable[str]:
-    for name, last in ENDS.items():
+    for name, (last, command, given) in ENDS.items():
         job = files.job(name, last)
         others = {each.name for each in files.jobs(name)} - {last}
         if missing := sorted(others - set(job.needs)):
             yield f"{job.where}: does not need {', '.join(missing)}"
         if job.data.get("if") != "${{ always() }}":
             yield f"{job.where}: does not run always; skipped, it would count as passed"
-        given = [step["env"].get("NEEDS") for step in job.steps if "env" in step]
-        if given != ["${{ toJSON(needs) }}"]:
-            yield f"{job.where}: is not given the results"
+        runs = [step for step in job.steps if "run" in step]
+        if [step["run"] for step in runs] != [command]:
+            yield f"{job.where}: does not run exactly `{command}`"
+        elif wrong := {key for key, value in given.items() if runs[0].get("env", {}).get(key) != value}:
+            yield f"{job.where}: is not given {', '.join(sorted(wrong))} as it is"
         if any("if" in step for step in job.steps):
             yield f"{job.where}: a step of it may be skipped"
     for job in files.jobs():
         # A condition that is always true belongs to those jobs; elsewhere it would run after a failure.
-        if "always()" in str(job.data.get("if")) and ENDS.get(job.file) != job.name:
+        if "always()" in str(job.data.get("if")) and ENDS.get(job.file, ("",))[0] != job.name:
             yield f"{job.where}: always()"
 
 
@@ -200,6 +220,27 @@ def rocm_runs_in_the_container_that_the_plan_names(files: Files) -> Iterable[str
 
 
 @rule
+def nothing_is_cached(files: Files) -> Iterable[str]:
+    """Every run is a cold one; and what one run leaves, another, with more rights, would read."""
+    for unit in files.units():
+        for step in unit.steps:
+            if "cache" in step.get("uses", "") or any("cache" in key for key in step.get("with") or {}):
+                yield f"{unit.where}: {step.get('uses')} caches"
+
+
+@rule
+def what_is_asked_for_is_not_decided_by_what_is_tested(files: Files) -> Iterable[str]:
+    """The plan, the verdict and the judge of the Records are those of gpu.yml's own commit."""
+    for name, path in (("plan", None), ("verdict", None), ("compare", "main")):
+        job = files.job("gpu.yml", name)
+        checkouts = [step["with"] for step in job.steps if step.get("uses", "").startswith("actions/checkout@")]
+        if [each.get("path") for each in checkouts if "ref" not in each] != [path]:
+            yield f"{job.where}: its scripts are not those of the workflow's own commit"
+        if path is None and len(checkouts) != 1:
+            yield f"{job.where}: checks more out than it needs"
+
+
+@rule
 def results_are_compared(files: Files) -> Iterable[str]:
     job = files.job("gpu.yml", "compare")
     if set(job.needs) != {"plan", "cuda", "rocm"}:
@@ -207,7 +248,7 @@ def results_are_compared(files: Files) -> Iterable[str]:
     if "!cancelled()" not in str(job.data.get("if")) or "needs.plan.result == 'success'" not in str(job.data.get("if")):
         yield f"{job.where}: a backend without a runner would skip it"
     runs = "\n".join(step.get("run", "") for step in job.steps)
-    if "main/.github/scripts/records.py" not in runs or "python -m tox -e compare -- " not in runs:
+    if "main/.github/scripts/gpu_records.py" not in runs or "python -m tox -e compare -- " not in runs:
         yield f"{job.where}: does not judge the Records by main's script and compare them"
 
 

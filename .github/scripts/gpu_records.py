@@ -1,6 +1,6 @@
 """Whether the GPU jobs left the Records that were asked for: each kind's, of this commit, from its hardware.
 
-`records.py FOLDER` expects FOLDER/record-KIND/record.json for each kind in KINDS; SHA and PROFILE are the plan's.
+`gpu_records.py FOLDER` expects FOLDER/record-KIND/record.json for each kind in KINDS; SHA and PROFILE are the plan's.
 Prints the paths, one a line, for `moe-conformance diff`. Records are data that code under test wrote: they are
 parsed as JSON and nothing in them is run. What they say about problems is for `diff` to judge.
 """
@@ -66,7 +66,7 @@ def look(folder: Path, runners: matrix.Runners, environment: Mapping[str, str]) 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: KINDS=kind,... SHA=commit PROFILE=name records.py FOLDER", file=sys.stderr)
+        print("usage: KINDS=kind,... SHA=commit PROFILE=name gpu_records.py FOLDER", file=sys.stderr)
         return 2
     try:
         paths, wrong = look(Path(arguments[0]), matrix.read(), os.environ)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gpu_records
 import matrix
 import pytest
-import records
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 RUNNERS = matrix.read()
@@ -35,7 +35,7 @@ def write(folder: Path, kind: str, data: object) -> Path:
 
 
 def look(folder: Path, kinds: str) -> tuple[list[Path], list[str]]:
-    return records.look(folder, RUNNERS, {"KINDS": kinds, "SHA": SHA, "PROFILE": "gate"})
+    return gpu_records.look(folder, RUNNERS, {"KINDS": kinds, "SHA": SHA, "PROFILE": "gate"})
 
 
 def test_good_records(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_a_missing_record_is_an_error(tmp_path: Path, kinds: str):
 
 def test_a_record_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path, "amd-gfx942", record())
-    monkeypatch.setattr(records, "MAX_BYTES", 10)
+    monkeypatch.setattr(gpu_records, "MAX_BYTES", 10)
     assert "more than 10 bytes" in look(tmp_path, "amd-gfx942")[1][0]
 
 
@@ -90,10 +90,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     path = write(tmp_path, "amd-gfx942", record())
     for name, value in {"KINDS": "amd-gfx942", "SHA": SHA, "PROFILE": "gate"}.items():
         monkeypatch.setenv(name, value)
-    assert records.main([str(tmp_path)]) == 0
+    assert gpu_records.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{path}\n"
     monkeypatch.setenv("KINDS", "amd-gfx942,nvidia")
-    assert records.main([str(tmp_path)]) == 1
+    assert gpu_records.main([str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert (captured.out, "::error" in captured.err) == ("", True)
-    assert records.main([]) == 2
+    assert gpu_records.main([]) == 2
