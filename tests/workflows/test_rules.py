@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from . import rules_runs  # noqa: F401  (its rules are in RULES)
+from . import rules_given, rules_runs  # noqa: F401  (their rules are in RULES)
 from .files import ROOT, Files, read
 from .rules import RULES
 
