@@ -45,17 +45,21 @@ class Job:
 class Files:
     """Texts by path, from the root of the repository, and what they say."""
 
-    def __init__(self, texts: dict[str, str]) -> None:
+    def __init__(self, texts: dict[str, str], parsed: dict[str, Any] | None = None) -> None:
         self.texts = texts
-        yaml = YAML(typ="safe", pure=True)
-        self.data = {name: yaml.load(text) for name, text in texts.items() if name.endswith((".yml", ".yaml"))}
+        names = [name for name in texts if name.endswith((".yml", ".yaml"))]
+        known = parsed or {}
+        self.data = {
+            name: known[name] if name in known else YAML(typ="safe", pure=True).load(texts[name]) for name in names
+        }
         self.tox = configparser.RawConfigParser(comment_prefixes=("#",))
         self.tox.read_string(texts["tox.ini"])
 
     def edited(self, name: str, old: str, new: str) -> Files:
         """The same files with the first occurrence of a text replaced by another."""
         assert old in self.texts[name], f"{name} does not contain {old!r}: the planted edit is out of date"
-        return Files({**self.texts, name: self.texts[name].replace(old, new, 1)})
+        parsed = {other: data for other, data in self.data.items() if other != name}
+        return Files({**self.texts, name: self.texts[name].replace(old, new, 1)}, parsed)
 
     @property
     def workflows(self) -> dict[str, dict[str, Any]]:

@@ -55,16 +55,16 @@ def permissions_are_empty_at_the_top(files: Files) -> Iterable[str]:
 
 
 @rule
-def only_listed_jobs_may_write(files: Files) -> Iterable[str]:
+def only_listed_jobs_may_do_more_than_read(files: Files) -> Iterable[str]:
     found, allowed = [], []
     for job in files.jobs():
         granted = job.data.get("permissions")
         for scope, level in granted.items() if isinstance(granted, dict) else ():
-            if level == "write":
-                found.append(f"{job.file} {job.name}: {scope}")
-    for name, scopes in ALLOWED["writes"].items():
-        allowed += [f"{name}: {scope}" for scope in scopes]
-    yield from differences("permission to write", found, allowed)
+            if (scope, level) != ("contents", "read"):
+                found.append(f"{job.file} {job.name}, {scope}: {level}")
+    for name, scopes in ALLOWED["permissions"].items():
+        allowed += [f"{name}, {scope}" for scope in scopes]
+    yield from differences("permission", found, allowed)
 
 
 @rule

@@ -73,6 +73,22 @@ def scripts_stop_at_the_first_failure(files: Files) -> Iterable[str]:
 
 
 @rule
+def one_of_a_matrix_does_not_end_the_others(files: Files) -> Iterable[str]:
+    for job in files.jobs():
+        if "strategy" in job.data and job.data["strategy"].get("fail-fast") is not False:
+            yield f"{job.where}: one failure would cancel the others, and hide what they found"
+
+
+@rule
+def the_night_draws_new_problems(files: Files) -> Iterable[str]:
+    runs = [step.get("run") for step in files.job("nightly.yml", "random").steps]
+    if "python -m tox -e cpu -- --profile nightly" not in runs:
+        yield "nightly.yml: random draws the gate's problems again"
+    if files.job("nightly.yml", "gpu").data.get("with", {}).get("profile") != "nightly":
+        yield "nightly.yml: gpu draws the gate's problems again"
+
+
+@rule
 def the_last_job_looks_at_all_others(files: Files) -> Iterable[str]:
     for name, (last, command) in ENDS.items():
         job = files.job(name, last)
@@ -162,8 +178,6 @@ def a_gpu_job_is_healthy_then_judged_then_uploaded(files: Files) -> Iterable[str
     if [job.name for job in jobs] != ["cuda", "rocm"]:
         yield f"gpu.yml: its GPU jobs are {[job.name for job in jobs]}"
     for job in jobs:
-        if job.data.get("strategy", {}).get("fail-fast") is not False:
-            yield f"{job.where}: one machine's failure would cancel another"
         if set(job.data["runs-on"]) != {"group", "labels"}:
             yield f"{job.where}: is not sent to a group and a label; labels alone are no boundary"
         if job.steps[0].get("with", {}).get("ref") != "${{ needs.plan.outputs.sha }}":
@@ -227,8 +241,9 @@ def what_is_asked_for_is_not_decided_by_what_is_tested(files: Files) -> Iterable
         checkouts = [step["with"] for step in job.steps if step.get("uses", "").startswith("actions/checkout@")]
         if [each.get("path") for each in checkouts if "ref" not in each] != [path]:
             yield f"{job.where}: its scripts are not those of the workflow's own commit"
-        if path is None and len(checkouts) != 1:
-            yield f"{job.where}: checks more out than it needs"
+        others = [(each.get("path"), each["ref"]) for each in checkouts if "ref" in each]
+        if others != ([("tested", "${{ needs.plan.outputs.sha }}")] if path else []):
+            yield f"{job.where}: checks out {others}"
 
 
 @rule
