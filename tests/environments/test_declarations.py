@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERPRETED = {"cpu": "1", "selftest": "1", "cuda": "0", "rocm": "0", "lint": "0", "types": "0", "aot": "0"}
+INTERPRETED |= {"golden": "1", "compare": "0", "workflows": "0", "dist": "0"}
 # Triton releases that the executor is tried with beside the one of `cpu`, and the torch that belongs to each.
 TRITONS = {"36": ("2.11.0", "3.6.0"), "38": ("2.14.1", "3.8.0"), "39": ("2.15.0", "3.9.0")}
 EXECUTED = {f"rocm-exec-triton{short}": "0" for short in TRITONS} | {"rocm-exec": "0", "wavefront": "1"}
@@ -45,9 +46,14 @@ def test_triton_is_never_a_dependency(project):
     assert not {name for name in declared if "triton" in name}
 
 
-@pytest.mark.parametrize("group", ["conformance", "wavefront", "lint", "types"])
+@pytest.mark.parametrize("group", ["conformance", "wavefront", "lint", "types", "release"])
 def test_groups_that_decide_a_result_are_exact(project, group):
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", requirement) for requirement in project["dependency-groups"][group])
+
+
+def test_what_judges_the_workflows_is_exact(project):
+    exact = {each.partition("==")[0] for each in project["dependency-groups"]["workflows"] if "==" in each}
+    assert {"zizmor", "check-jsonschema"} <= exact
 
 
 @pytest.mark.parametrize(("name", "interpreted"), INTERPRETED.items())
@@ -56,12 +62,12 @@ def test_triton_interpret_is_set_and_never_inherited(environments, name, interpr
     assert not [passed for passed in environments[name]["pass_env"].split() if passed.startswith(("TRITON", "*"))]
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda", "rocm", "selftest", *EXECUTED])
+@pytest.mark.parametrize("name", ["cpu", "golden", "cuda", "rocm", "selftest", *EXECUTED])
 def test_environments_that_draw_problems_pin_hypothesis(environments, name):
     assert "conformance" in environments[name]["dependency_groups"].split()
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda", "rocm", "selftest", "types"])
+@pytest.mark.parametrize("name", ["cpu", "golden", "cuda", "rocm", "compare", "selftest", "types"])
 def test_torch_is_pinned(environments, name):
     """Unpinned, pip would fetch the newest build, and with it another Triton."""
     assert [line for line in environments[name]["deps"].split() if line.startswith("torch==2.13.0")]
