@@ -17,7 +17,7 @@ from moe_conformance.backends import Backend
 from moe_conformance.cli import main
 from moe_conformance.implementations.eager import Eager
 from moe_conformance.implementations.wrong import DropsLastColumn
-from moe_conformance.mutants import matrix, wrapped
+from moe_conformance.mutants import matrix, pool, wrapped
 from moe_conformance.mutants.build import EditError, build, edited, sources
 from moe_conformance.mutants.catalogue import CLASSES, STAGES, Edit, Mutant, catalogue
 from moe_conformance.mutants.hunt import AFTER, Hunt, Queue, attempt, hunt, relevant, ring
@@ -45,6 +45,38 @@ def test_the_catalogue_covers_every_stage_and_class():
 def test_no_two_mutants_are_the_same():
     changes = Counter((str(m.edits), m.wrap) for m in catalogue())
     assert [change for change, count in changes.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("stage", ["gate_up", "down"])
+def test_shared_memory_is_what_the_tile_table_asks_for(stage):
+    """A mutant that says it needs so much is about tiles of which no device row needs less; and none is forgotten."""
+    rows = [row for row in tritonmoe.tiles.table() if row.stage == stage and row.shared_memory is not None]
+    least = min(row.shared_memory for row in rows if row.tile.descriptors)
+    file = f"stages/{stage}_descriptor_kernel.py"
+    about = [m for m in catalogue() if any(edit.file == file for edit in m.edits)]
+    assert about
+    assert {m.shared_memory for m in about} == {least}
+    assert {m.shared_memory for m in catalogue()} <= {0, least}
+
+
+def drawn(backend: Backend, offered: int | None) -> pool.Drawn:
+    return pool.Drawn(backend, 1, {}, "", [], offered)
+
+
+@pytest.mark.parametrize(
+    ("backend", "offered", "fields", "reached"),
+    [
+        (Backend("cpu", "cpu"), None, {}, True),
+        (Backend("cpu", "cpu"), None, {"shared_memory": 204800}, True),
+        (Backend("exec:gfx942", "cpu"), 65536, {"shared_memory": 204800}, False),
+        (Backend("cuda", "cuda"), 232448, {"shared_memory": 204800}, True),
+        (Backend("cuda", "cuda"), 101376, {"shared_memory": 204800}, False),
+        (Backend("cpu", "cpu"), None, {"where": "gpu", "why": "races"}, False),
+        (Backend("cuda", "cuda"), 101376, {"where": "gpu", "why": "races"}, True),
+    ],
+)
+def test_mutants_that_a_device_never_runs_are_told_apart(backend, offered, fields, reached):
+    assert drawn(backend, offered).reaches(entry(**fields)) is reached
 
 
 @pytest.mark.parametrize("mutant", [m for m in catalogue() if m.edits], ids=lambda m: m.id)

@@ -113,6 +113,15 @@ def architecture(backend: Backend) -> str:
     return str(properties.gcnArchName) if torch.version.hip else f"sm_{properties.major}{properties.minor}"
 
 
+def shared_memory(backend: Backend) -> int | None:
+    """Bytes of shared memory (LDS) that a program may have; None in the interpreter, which knows no limit."""
+    if backend.interprets:
+        return None
+    import triton
+
+    return int(triton.runtime.driver.active.utils.get_device_properties(0)["max_shared_mem"])
+
+
 def _driver_version() -> str | None:
     """The version of the kernel module that drives the accelerator; None where the system does not tell."""
     for module in ("nvidia", "amdgpu"):

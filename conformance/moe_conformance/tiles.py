@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .backends import NAMES, Backend
+from .backends import NAMES, Backend, shared_memory
 from .findings import NonConformance
 from .implementation import Implementation
 from .problem import Problem
@@ -86,7 +86,7 @@ def tiles(backend: str) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table("tile", "dtype", "passed", "refused", "failed", title=f"every tile on {found.name}")
     messages = []
-    for row in rows(_shared_memory(found)):
+    for row in rows(shared_memory(found)):
         for dtype in DTYPES[row.itemsize] if row.itemsize else ("bf16", "fp16", "fp32"):
             count = Count()
             with forced(row):
@@ -98,11 +98,3 @@ def tiles(backend: str) -> None:
     for message in messages:
         console.print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(1 if messages else 0)
-
-
-def _shared_memory(backend: Backend) -> int | None:
-    if backend.interprets:
-        return None
-    import triton
-
-    return int(triton.runtime.driver.active.utils.get_device_properties(0)["max_shared_mem"])

@@ -32,6 +32,8 @@ class Mutant(_Entry):
 
     source: where such a bug happened (repository#number), or what it stands for in plain words.
     where: "cpu" if the interpreter shows it too, "gpu" if only a device can; `why` then says why.
+    shared_memory: bytes that a device must offer for the mutated code to be run at all, where the tile table has no
+    smaller tile that takes this path.
     equivalent: why no conforming judge may see it, for a change that is no defect. It must survive.
     raises: the defect is about raising; any other mutant that raises on every problem proves nothing.
     """
@@ -42,6 +44,7 @@ class Mutant(_Entry):
     stage: Stage
     where: Literal["cpu", "gpu"] = "cpu"
     why: str = ""
+    shared_memory: int = 0
     edits: list[Edit] = []
     wrap: str | None = None
     equivalent: str | None = None

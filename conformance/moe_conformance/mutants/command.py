@@ -120,7 +120,7 @@ def _run(console: Console, chosen: Chosen) -> tuple[matrix.Matrix, float]:
     workers = chosen.workers or max(1, len(os.sched_getaffinity(0)))
     seconds = chosen.seconds or SECONDS
     floor = FLOORS["gpu" if backend.is_gpu else "cpu"] if chosen.floor is None else chosen.floor
-    here = [m for m in chosen.mutants if backend.is_gpu or m.where == "cpu"]
+    here = [m for m in chosen.mutants if drawn.reaches(m)]
     limits = {m.id: min(seconds, EQUIVALENT_SECONDS) if m.equivalent else seconds for m in here}
     tasks = [pool.Task(m, m.stage, relevant(found, m.stage), limits[m.id]) for m in here]
     console.print(

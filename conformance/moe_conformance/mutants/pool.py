@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from ..backends import Backend, describe, resolve, triton_environment
+from ..backends import Backend, describe, resolve, shared_memory, triton_environment
 from ..devices import mask_of
 from ..implementation import Implementation, load, source_digest
 from ..isolation.ends import is_device_failure
@@ -61,13 +61,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the child that plans reports: the device, how many of its kind there are, and the problems of every part."""
+    """What the child that plans reports: the device, how many of its kind there are, the problems of every part, and
+    the bytes of shared memory that a program may have (None: no limit)."""
 
     backend: Backend
     devices: int
     environment: dict[str, Any]
     source_digest: str
     queues: list[Queue]
+    shared_memory: int | None
+
+    def reaches(self, mutant: Mutant) -> bool:
+        """Whether the mutated code can show its defect here."""
+        offered = self.shared_memory
+        return (self.backend.is_gpu or mutant.where == "cpu") and (offered is None or offered >= mutant.shared_memory)
 
 
 class PlannerError(RuntimeError):
@@ -103,7 +110,10 @@ def _draw_child(sending: Connection, backend_name: str, make_options: Callable[[
         implementation = load(NAME)
         found = queues(make_options(backend.name), backend, implementation)
         devices = torch.cuda.device_count() if backend.is_gpu else 1
-        sending.send(("drawn", Drawn(backend, devices, describe(backend), source_digest(implementation), found)))
+        offered = shared_memory(backend)
+        sending.send(
+            ("drawn", Drawn(backend, devices, describe(backend), source_digest(implementation), found, offered))
+        )
     except Exception as error:
         sending.send(("error", f"{type(error).__name__}: {error}"))
 
