@@ -60,8 +60,9 @@ def record(backend: str = "cuda", **fields: Any) -> Record:
         "verdict": "passed",
         "reasons": [],
         "requirements": [
-            tally("PERM-1", [each for each in cases if each.property == "permute"]),
-            tally("DOWN-1", [each for each in cases if each.property == "down"]),
+            tally(name, found)
+            for name, prop in (("PERM-1", "permute"), ("DOWN-1", "down"))
+            if (found := [each for each in cases if each.property == prop])
         ],
         "coverage": [],
         "missing_coverage": [],

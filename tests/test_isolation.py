@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from moe_conformance.backends import Backend
+from moe_conformance.drill import harmful
 from moe_conformance.findings import Findings
 from moe_conformance.implementation import ImplementationError
 from moe_conformance.isolation import ends, judge
@@ -26,6 +27,7 @@ from moe_conformance.runlog import Earlier, LogLost, RunLog
 
 HERE = str(Path(__file__).parent)
 CPU = Backend("cpu", "cpu")
+DRILL = harmful.__name__
 PERMUTE = all_properties()["permute"]
 GOOD = Problem(tokens=6, hidden=4, ffn=4, experts=4, top_k=2)
 HARMED = GOOD.model_copy(update={"experts": 5})
@@ -38,7 +40,11 @@ def isolated(tmp_path, monkeypatch):
     made: list[Isolated] = []
 
     def start(name: str, limit: float = 60.0) -> Isolated:
-        made.append(Isolated(Work(f"harmful:{name}", CPU, log=tmp_path / "judge.log"), limit))
+        made.append(
+            Isolated(
+                Work(f"{DRILL if hasattr(harmful, name) else 'harmful'}:{name}", CPU, log=tmp_path / "judge.log"), limit
+            )
+        )
         return made[-1]
 
     yield start
@@ -124,7 +130,8 @@ from moe_conformance.isolation.judge import Isolated
 from moe_conformance.problem import Problem
 from moe_conformance.registry import all_properties
 if __name__ == "__main__":
-    one = Isolated(Work("harmful:SpinsWithTheLock", Backend("cpu", "cpu"), log=Path({str(tmp_path / "log")!r})), 600.0)
+    work = Work("{DRILL}:SpinsWithTheLock", Backend("cpu", "cpu"), log=Path({str(tmp_path / "log")!r}))
+    one = Isolated(work, 600.0)
     process, connection = one._start()
     print(process.pid, flush=True)
     one.run(all_properties()["permute"], Problem(tokens=6, hidden=4, ffn=4, experts=5, top_k=2))
@@ -205,7 +212,7 @@ def judged(cli, tmp_path):
 
     def run(name: str, *more: str):
         arguments = ("--stage", "permute", "--problems", "1500", "--workers", "2", "--record", "r.json")
-        done = cli("run", "--backend", "cpu", "--implementation", f"harmful:{name}", *arguments, *more, PYTHONPATH=HERE)
+        done = cli("run", "--backend", "cpu", "--implementation", f"{DRILL}:{name}", *arguments, *more, PYTHONPATH=HERE)
         assert "Traceback" not in done.stderr, done.stderr
         return done, Record.read(tmp_path / "r.json")
 
@@ -246,7 +253,7 @@ def test_problems_behind_too_many_hangs_are_reported_as_not_run(judged):
 
 def test_a_worker_that_dies_itself_is_replaced_and_its_part_taken_up(judged):
     """Without isolation a crash ends the worker. Each problem that does so twice is one that crashed."""
-    done, record = judged("DiesTwice", "--in-process", "--problems", "400")
+    done, record = judged("Exits", "--in-process", "--problems", "400")
     assert done.returncode == 1
     assert record.rounds > 2
     assert outcomes(record)["crashed"] >= 1

@@ -229,7 +229,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 sys.path.insert(0, {HERE!r})
 sys.argv = ["moe-conformance", *{[*RUN, "--workers", "1", "--record", "r.json"]!r}]
-sys.argv[sys.argv.index("harmful:Slow")] = "harmful:Harmless"
+sys.argv[sys.argv.index("harmful:Slow")] = "moe_conformance.drill.harmful:Harmless"
 sys.argv[sys.argv.index("400")] = "4000"
 from moe_conformance.cli import main
 main()

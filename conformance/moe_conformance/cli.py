@@ -22,6 +22,7 @@ from rich.table import Table
 from . import interpreter
 from .backends import NAMES, Backend, BackendMissing, architecture, describe, resolve, triton_environment
 from .contract import requirements
+from .drill.command import drill
 from .evidence.certify_command import certify
 from .evidence.diff_command import diff
 from .evidence.merge_command import merge
@@ -372,6 +373,7 @@ def list_() -> None:
 
 main.add_command(certify)
 main.add_command(diff)
+main.add_command(drill)
 main.add_command(golden)
 main.add_command(merge)
 main.add_command(mutants)
