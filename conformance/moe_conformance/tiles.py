@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import click
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from .backends import NAMES, Backend, shared_memory
+from .command_line import prepared, screen
 from .findings import NonConformance
 from .implementation import Implementation
 from .problem import Problem
@@ -77,13 +77,11 @@ def judge_row(stage: str, dtype: str, made: Implementation, backend: Backend, co
 @click.option("--backend", default="auto", show_default=True, type=click.Choice([*NAMES, "auto"]), help="where it runs")
 def tiles(backend: str) -> None:
     """Judge tritonmoe with every row of its tile table that the backend's shared memory admits; exit 1 on a failure."""
-    from .cli import _prepared
-
-    found, made = _prepared(backend, "tritonmoe")
+    found, made = prepared(backend, "tritonmoe")
     from .implementations.every_tile import DTYPES, forced, name_of, rows, stage_of
 
     torch.set_num_threads(1)
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = screen()
     table = Table("tile", "dtype", "passed", "refused", "failed", title=f"every tile on {found.name}")
     messages = []
     for row in rows(shared_memory(found)):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..backends import NAMES, Backend
+from ..command_line import EXIT_FAILED, prepared, screen
 from ..implementation import load
 from ..isolation.judge import MOST_HUNG
 from ..plan import RunOptions
@@ -23,7 +23,6 @@ from . import harmful
 
 PROBLEMS = 400  # of all properties together; the drill takes those of one stage
 LIMIT_SECONDS = 10.0
-EXIT_FAILED = 1
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,8 @@ def drill(backend: str, workers: int, limit: float, only: tuple[str, ...]) -> No
     Each must cost the problems that it harms: these reported as what happened to them, all others passed, none lost.
     Exit code 1 where one does not.
     """
-    from ..cli import _prepared
-
-    found, _ = _prepared(backend, "eager")
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    found, _ = prepared(backend, "eager")
+    console = screen()
     table = Table(
         "fault", "", "problems", "passed", "harmed", "not run", "seconds", title=f"fault drill on {found.name}"
     )

@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from .. import report
+from ..command_line import EXIT_FAILED, screen
 from .merging import NotMergeable, merge_shards
 from .reading import RecordInvalid, read_record
-
-EXIT_FAILED = 1
 
 
 @click.command("merge")
@@ -36,7 +34,7 @@ def merge(files: tuple[Path, ...], record: Path) -> None:
         whole.write(record)
     except (RecordInvalid, NotMergeable, OSError) as error:
         raise click.UsageError(str(error)) from error
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = screen()
     report.print_failures(console, whole)
     report.print_table(console, whole)
     report.print_verdict(console, whole)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..backends import NAMES, Backend
+from ..command_line import prepared, screen
 from ..implementation import Implementation
 from .corpus import CorpusError, read_manifest
 from .regressions import Replayed, promote, read_regressions, replay
@@ -42,10 +43,6 @@ class Unreadable(click.ClickException):
     exit_code = EXIT_UNUSABLE
 
 
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
 def _needs_mpmath() -> None:
     try:
         import mpmath  # noqa: F401
@@ -64,11 +61,9 @@ def golden() -> None:
 @corpus_option
 def verify(implementation: str, backend: str, corpus: Path) -> None:
     """Check the corpus, the oracle and an implementation against each other; then run every regression."""
-    from ..cli import _prepared
-
-    found, made = _prepared(backend, implementation)
+    found, made = prepared(backend, implementation)
     torch.set_num_threads(1)  # the products are small: threads would only wait for each other
-    console = _console()
+    console = screen()
     try:
         entries = read_manifest(corpus).entries
         regressions = read_regressions(corpus)
@@ -156,7 +151,7 @@ def independence(count: int, seed: int) -> None:
     from .independence import independence as compared
 
     torch.set_num_threads(1)
-    console = _console()
+    console = screen()
     ratios: dict[str, list[np.ndarray]] = defaultdict(list)
     differences: dict[str, float] = defaultdict(float)
     problems: dict[str, int] = defaultdict(int)
