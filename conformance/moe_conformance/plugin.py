@@ -6,6 +6,7 @@ Inert unless an implementation is selected with --moe-implementation.
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from . import devices, waivers
 from .backends import Backend, architecture, resolve
 from .explore import Part, explore
 from .findings import Findings, NonConformance
-from .implementation import Implementation, load
+from .implementation import Declaration, load
 from .isolation.child import Work, die_with_parent
 from .isolation.judge import LIMIT_SECONDS, Judge, judge
 from .plan import RunOptions, chosen_properties, parts
@@ -49,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--moe-devices", type=int, default=1, help="visible GPUs, to be shared out among the workers")
     group.addoption("--moe-workers", type=int, default=1, help="how many workers share them")
     group.addoption("--moe-limit", type=float, default=LIMIT_SECONDS, help="seconds after which a problem hangs")
+    group.addoption(
+        "--moe-declaration", help="a file with the implementation's pickled Declaration, written by the run"
+    )
     group.addoption("--moe-in-process", action="store_true", help="no isolation: a crash ends the worker")
     group.addoption("--moe-resume", action="store_true", help="go on where the event files of the run end")
     group.addoption("--moe-managed", action="store_true", help="end with the process that started this one")
@@ -92,10 +96,9 @@ class Session:
         # Before anything asks the runtime for a device.
         self._lease = self._taken() if runs_items else None
         self.backend: Backend = resolve(options.moe_backend)
-        self.backend.start()
-        self.implementation: Implementation = load(options.moe_implementation)
+        self.declaration = self._declared()
         self.profile: Profile = profile(options.moe_profile, self.backend)
-        self.properties = chosen_properties(self.options, self.backend, self.implementation.declaration)
+        self.properties = chosen_properties(self.options, self.backend, self.declaration)
         self.waivers = self._read_waivers()
         self._earlier = Earlier(self._directory) if options.moe_resume and runs_items else None
         self._drawn: list[str] = []
@@ -104,6 +107,17 @@ class Session:
         name, given = self._given.moe_backend, self._given
         backend = Backend(name, "cuda" if name in ("cuda", "rocm") else "cpu")
         return devices.take(backend, self._directory / "leases", given.moe_devices, given.moe_workers)
+
+    def _declared(self) -> Declaration:
+        """What the implementation declares: as the run wrote it down, so that this process loads nothing of it and asks
+        no device; without that, by loading it."""
+        path = self._given.moe_declaration
+        if path is not None:
+            found = pickle.loads(Path(path).read_bytes())
+            assert isinstance(found, Declaration)
+            return found
+        self.backend.start()
+        return load(self.options.implementation).declaration
 
     def _read_waivers(self) -> waivers.Waivers | None:
         path, day, built_for = self._given.moe_waivers, self._given.moe_date, self._given.moe_architecture
@@ -131,7 +145,6 @@ class Session:
             self._given.moe_limit,
             isolated=not self._given.moe_in_process,
             log=(self._directory / f"judge-{self._worker}.log").resolve(),
-            implementation=self.implementation,
         )
 
     def close(self) -> None:
@@ -145,7 +158,7 @@ class Session:
     def parts(self, prop: Property) -> list[Part]:
         if prop not in self.properties:
             return []
-        return parts(prop, self.options, self.profile, self.implementation.declaration)
+        return parts(prop, self.options, self.profile, self.declaration)
 
     def run(self, part: Part) -> None:
         """Run all problems of a part."""
@@ -153,7 +166,7 @@ class Session:
             return
         started, self._drawn, stopped = time.monotonic(), [], True
         try:
-            explore(part, self.profile.limits, self.implementation.declaration, lambda p, c: self._trial(part, p, c))
+            explore(part, self.profile.limits, self.declaration, lambda p, c: self._trial(part, p, c))
             stopped = False
         except NonConformance as failure:
             # One that took its process with it was reported when it did, and stopped nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -27,9 +28,11 @@ from .record import Collected, Expected, Floor, Record, git_state, problem_set_d
 from .registry import Property
 from .rundir import Asked, cache_of_host, objection
 from .waivers import Waivers
+from .whole_file import write_whole
 
 MOST_WORKERS = 12  # on one device
 MOST_ROUNDS = 4  # that parts whose worker was lost are started anew, as long as there is any progress
+_DECLARATION = "declaration.pickle"  # of this run's folder, from this process to its workers
 _OVER = (2, 3, 4)  # pytest was interrupted, stumbled, or was called wrongly
 
 
@@ -129,6 +132,7 @@ def _command(plan: Plan, *, resume: bool) -> list[str]:
     command += ["--rootdir", str(plan.directory), "-p", "moe_conformance.plugin", "-p", "no:cacheprovider", "-q"]
     command += ["--moe-implementation", options.implementation, "--moe-backend", plan.backend.name, "--moe-managed"]
     command += ["--moe-profile", options.profile, "--moe-seed", str(options.seed), "--moe-run-dir", str(plan.directory)]
+    command += ["--moe-declaration", str(plan.directory / _DECLARATION)]
     command += ["--moe-devices", str(plan.devices), "--moe-workers", str(plan.workers), "--moe-limit", str(plan.limit)]
     for stage in options.stages:
         command += ["--moe-stage", stage]
@@ -166,6 +170,7 @@ def execute(plan: Plan, progress: Callable[[dict[str, Any]], None], *, resume: b
     lost are taken up again in the same way.
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
+    write_whole(plan.directory / _DECLARATION, pickle.dumps(plan.implementation.declaration))
     started, clock = datetime.now(UTC), time.monotonic()
     tail, collected, rounds, seen = runlog.Tail(plan.directory), Collected(), 0, -1
     while True:

@@ -99,7 +99,7 @@ def answered(work: Work, implementation: Implementation, prop: Property, problem
     backend, started = work.backend, time.monotonic()
     if work.memory_share < 1:
         torch.cuda.set_per_process_memory_fraction(1.0 if prop.kind.heavy else work.memory_share)
-    error, ended = "", end_of(None)
+    error, words, ended = "", "", end_of(None)
     findings = unjudged(prop, problem, work.implementation, backend, work.waivers)
     trial: Trial | None = None
     try:
@@ -109,15 +109,17 @@ def answered(work: Work, implementation: Implementation, prop: Property, problem
     except NonConformance as failure:
         findings, ended = failure.findings, end_of(failure.__cause__)
     except Exception as caught:
-        ended = end_of(caught)
-        error = "" if ended else traceback.format_exc()
-        if ended:
-            findings.blame(f"{ended}: {type(caught).__name__}: {caught}")
+        error, words, ended = traceback.format_exc(), f"{type(caught).__name__}: {caught}", end_of(caught)
     trial = None  # its tensors go before memory is given back
-    lost = bool(ended or findings.failed) and not _device_answers(backend)
-    if lost and ended != "crashed":
-        findings.blame("crashed: the device answers nothing any more")
-    findings.ended = "crashed" if lost else ended
+    lost = bool(ended or error or findings.failed) and not _device_answers(backend)
+    if lost:
+        ended = "crashed"
+    elif ended == "crashed":
+        ended = ""  # an error of one call, that the device has got over
+    if ended and not findings.failed:
+        findings.blame(f"{ended}: {words or 'the device answers nothing any more'}")
+        error = ""
+    findings.ended = ended
     if not lost:
         # What a process keeps for itself is missing to the one whose problem fills most of the device.
         backend.release_memory(0 if prop.kind.heavy else _KEPT_BYTES)

@@ -11,10 +11,10 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..findings import Ended
-from ..implementation import Implementation, load
+from ..implementation import load
 from ..problem import Problem
 from ..registry import Property, unjudged
 from .child import Answer, Work, answered, serve
@@ -42,9 +42,9 @@ class InProcess:
 
     gave_up = False
 
-    def __init__(self, work: Work, implementation: Implementation | None = None) -> None:
-        self._work = work
-        self._implementation = implementation or load(work.implementation)
+    def __init__(self, work: Work) -> None:
+        work.backend.start()
+        self._work, self._implementation = work, load(work.implementation)
 
     def run(self, prop: Property, problem: Problem) -> Answer:
         return answered(self._work, self._implementation, prop, problem)
@@ -148,6 +148,6 @@ class Isolated:
             return place(log.read().decode(errors="replace"))
 
 
-def judge(work: Work, limit: float, *, isolated: bool, log: Path, implementation: Any = None) -> Judge:
-    """The judge of a worker. `implementation`: one that is loaded already, for the use in this process."""
-    return Isolated(replace(work, log=log), limit) if isolated else InProcess(work, implementation)
+def judge(work: Work, limit: float, *, isolated: bool, log: Path) -> Judge:
+    """The judge of a worker."""
+    return Isolated(replace(work, log=log), limit) if isolated else InProcess(work)
