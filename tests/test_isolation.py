@@ -221,7 +221,7 @@ def judged(cli, tmp_path):
     """A run over a class of harmful.py: the finished process and its Record."""
 
     def run(name: str, *more: str):
-        arguments = ("--stage", "permute", "--problems", "1500", "--workers", "2", "--record", "r.json")
+        arguments = ("--stage", "permute", "--problems", "1500", "--workers", "1", "--record", "r.json")
         done = cli("run", "--backend", "cpu", "--implementation", f"{DRILL}:{name}", *arguments, *more, PYTHONPATH=HERE)
         assert "Traceback" not in done.stderr, done.stderr
         return done, Record.read(tmp_path / "r.json")
@@ -251,7 +251,7 @@ def test_a_run_goes_on_after_every_crash(judged):
 
 
 def test_problems_behind_too_many_hangs_are_reported_as_not_run(judged):
-    done, record = judged("Sleeps", "--limit", "0.3", "--workers", "1")
+    done, record = judged("Sleeps", "--limit", "0.3")
     found = outcomes(record)
     assert done.returncode == 1
     assert found["hung"] == MOST_HUNG
@@ -263,7 +263,7 @@ def test_problems_behind_too_many_hangs_are_reported_as_not_run(judged):
 
 def test_a_worker_that_dies_itself_is_replaced_and_its_part_taken_up(judged):
     """Without isolation a crash ends the worker. Each problem that does so twice is one that crashed."""
-    done, record = judged("Exits", "--in-process", "--problems", "400")
+    done, record = judged("Exits", "--in-process", "--problems", "400", "--workers", "2")
     assert done.returncode == 1
     assert record.rounds > 2
     assert outcomes(record)["crashed"] >= 1
