@@ -65,9 +65,9 @@ def the_only_failure(findings: Findings) -> str:
         ("Segfaults", 60.0, "crashed", "crashed: SIGSEGV; __init__.py:"),
         ("Exits", 60.0, "crashed", "crashed: exit code 0"),
         ("Killed", 60.0, "crashed", "crashed: SIGKILL, as the system sends where memory runs out"),
-        ("SpinsWithTheLock", 1.0, "hung", "hung: no answer within 1 s; __init__.py:"),
-        ("Sleeps", 1.0, "hung", "hung: no answer within 1 s; harmful.py:"),
-        ("IgnoresSignals", 1.0, "hung", "hung: no answer within 1 s"),
+        ("SpinsWithTheLock", 4.0, "hung", "hung: no answer within 4 s; __init__.py:"),
+        ("Sleeps", 4.0, "hung", "hung: no answer within 4 s; harmful.py:"),
+        ("IgnoresSignals", 4.0, "hung", "hung: no answer within 4 s"),
         ("Hoards", 60.0, "out of memory", "can't allocate memory"),
     ],
 )
