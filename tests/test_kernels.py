@@ -274,6 +274,33 @@ def test_the_table_has_a_tile_for_every_device():
             tiles.choose(stage, itemsize, rows, 1024)
 
 
+def test_fp32_takes_smaller_tiles_only_where_there_are_too_few_registers():
+    """The tile of a device with more shared memory than any of those that spill with it stays what it was."""
+
+    def blocks(stage, memory):
+        tile = tiles.choose(stage, 4, 10**6, memory)
+        return tile.block_m, tile.block_n, tile.block_k, tile.num_warps
+
+    for memory in (160 * 1024, 163 * 1024, 227 * 1024):
+        assert blocks("router", memory) == (64, 32, 32, 4)
+        assert blocks("gate_up", memory) == (64, 32, 32, 8)
+    for memory in (64 * 1024, 99 * 1024):
+        assert blocks("router", memory) == (64, 32, 32, 8)
+    assert blocks("gate_up", 99 * 1024) == (64, 16, 32, 8)
+    assert blocks("gate_up", 64 * 1024) == (64, 32, 16, 8)
+
+
+@pytest.mark.parametrize(
+    ("slots", "half", "single"),
+    [(1, (8, 256), (8, 256)), (4, (2, 512), (2, 512)), (5, (8, 256), (4, 256)), (9, (8, 256), (2, 256))],
+)
+def test_a_single_token_of_fp32_with_many_experts_takes_fewer_columns(slots, half, single):
+    for itemsize, expected in ((2, half), (4, single)):
+        block = tiles.vector_block("down_vector", slots, itemsize, host=False)
+        assert (block.columns, block.depth) == expected
+        assert tiles.vector_block("down_vector", slots, itemsize, host=True).columns == 64
+
+
 def test_descriptors_are_for_layouts_and_sizes_that_they_can_describe():
     weight = torch.empty(2, 16, 24, dtype=torch.float16)
     assert describable(8, 2**20, weight, weight)

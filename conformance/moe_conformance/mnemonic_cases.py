@@ -21,7 +21,7 @@ from tritonmoe.stages.gate_up_direct import run_gate_up_direct
 from tritonmoe.stages.vector import run_down_vector, run_gate_up_vector
 from tritonmoe.tiles import TileRow
 
-from .implementations.every_tile import rows
+from .implementations.every_tile import forced, rows
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # What the builds are grouped by, for work in several processes: a dtype, or what depends on none.
@@ -154,16 +154,18 @@ def _down(dtype: torch.dtype, row: TileRow, form: Form) -> Call:
     return call
 
 
-def _logits(dtype: torch.dtype, weights: torch.dtype, tokens: int, experts: int, form: Form) -> Call:
-    # No launch of the router names its tile: the number of tokens chooses the row.
+def _logits(dtype: torch.dtype, weights: torch.dtype, row: TileRow, experts: int, form: Form) -> Call:
+    tokens = min(row.rows_up_to, 256)
+
     def call() -> object:
         weight = empty(weights, experts, form.hidden, offset=form.offset)
-        return tritonmoe.router_logits(
-            far(dtype, 2, form.hidden) if form.is_far else empty(dtype, tokens, form.hidden, offset=form.offset),
-            column_major(weight) if form.columns else weight,
-            None if form.bias is None else empty(form.bias, experts),
-            input_precision=form.precision,
-        )
+        with forced(row):  # no launch of the router names its tile
+            return tritonmoe.router_logits(
+                far(dtype, 2, form.hidden) if form.is_far else empty(dtype, tokens, form.hidden, offset=form.offset),
+                column_major(weight) if form.columns else weight,
+                None if form.bias is None else empty(form.bias, experts),
+                input_precision=form.precision,
+            )
 
     return call
 
@@ -250,11 +252,10 @@ def products(dtype: torch.dtype, target: str, shared_memory: int) -> Iterator[tu
     weights = (dtype,) if dtype is torch.float32 else (dtype, torch.float32)
     for weight in weights:
         for index, row in enumerate(rows_for("router", weight.itemsize, shared_memory)):
-            tokens = min(row.rows_up_to, 256)
             for form in (*_FORMS, *(() if index or weight is not dtype else _further(dtype, target))):
                 experts = 64 if form.name == "vector" else 37
                 name = f"router {dtype} by {weight} {form.name} {row.tile}"
-                yield name, _logits(dtype, weight, tokens, experts, form)
+                yield name, _logits(dtype, weight, row, experts, form)
     for hidden, offset in ((40, 0), (64, 0), (256, 0), (2048, 0), (37, 0), (131, 1), (1023, 0)):
         for addend in (False, True):
             yield f"combine {dtype} {hidden} {addend}", _combine(dtype, hidden, addend=addend, offset=offset)

@@ -74,13 +74,15 @@ def _data() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def vector_block(stage: str, slots: int, *, host: bool) -> VectorBlock:
-    """The block of stage "gate_up_vector" or "down_vector" for a token of so many slots; host: for the interpreter.
+def vector_block(stage: str, slots: int, itemsize: int, *, host: bool) -> VectorBlock:
+    """The block of stage "gate_up_vector" or "down_vector" for a token of so many slots.
 
+    itemsize: bytes of an element of the weights. host: for the interpreter.
     Raises StopIteration for more slots than the table has.
     """
     rows = (row for row in _data()[stage] if slots <= row["slots_up_to"] and ("on" in row) == host)
-    return VectorBlock(**next(rows)["block"])
+    fitting = (row for row in rows if row.get("itemsize", itemsize) == itemsize)
+    return VectorBlock(**next(fitting)["block"])
 
 
 @lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ def run_gate_up_vector(
     num_experts, ffn = w_gate.shape[:2]
     h = torch.empty((top_k, ffn), dtype=x.dtype, device=x.device)
     vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
-    block = vector_block("gate_up_vector", top_k, host=is_interpreted(gate_up_vector_kernel))
+    block = vector_block("gate_up_vector", top_k, w_gate.element_size(), host=is_interpreted(gate_up_vector_kernel))
     launch(
         gate_up_vector_kernel,
         top_k * cdiv(ffn, block.columns),
@@ -73,7 +73,7 @@ def run_down_vector(
     num_experts, hidden = w_down.shape[:2]
     out = torch.empty((1, hidden), dtype=h.dtype, device=h.device)
     vec = vector_width((ffn, hidden), (h,) if addend is None else (h, addend), (w_down,))
-    block = vector_block("down_vector", top_k, host=is_interpreted(down_vector_kernel))
+    block = vector_block("down_vector", top_k, w_down.element_size(), host=is_interpreted(down_vector_kernel))
     launch(
         down_vector_kernel,
         cdiv(hidden, block.columns),
