@@ -6,11 +6,12 @@ Messages name the argument, what it got and what is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from .plans import layout
 from .rules import Activation, RouterRule
 from .tiles import Tile
 
@@ -22,6 +23,60 @@ IDS = (torch.int32, torch.int64)
 PRECISIONS = ("ieee", "tf32")
 MAX_EXPERTS = 1024  # a token's scores live in one program, padded to a power of two
 MAX_ROWS = 2**31 - 1  # routed rows are numbered in int32
+MOST_CALLS = 4096  # remembered at a time; then all are forgotten
+
+
+class Call:
+    """A call whose checks have passed; the same object for calls that call_of describes alike, while it is remembered.
+
+    It stands for the layouts of the caller's tensors and for the other arguments (tritonmoe.plans).
+    """
+
+
+_accepted: dict[object, Call] = {}
+
+
+def call_of(function: Callable[..., object], *values: object) -> tuple[object, ...]:
+    """What checks and plans may look at: of a tensor all but its elements, of its address the alignment.
+
+    Everything else counts by type and value: True and 1.0 equal 1.
+    """
+    return (function, *[None if value is None else _seen(value) for value in values])
+
+
+def _seen(value: object) -> object:
+    if not isinstance(value, torch.Tensor):
+        return (type(value), value)
+    if value.layout != torch.strided:  # it may have no strides; no check lets it pass
+        return (type(value), value.layout)
+    try:
+        return (type(value), value.device, value.is_neg(), *layout(value))
+    except RuntimeError:  # a tensor without an address, as tracers make them
+        return []  # unhashable: such a call is never remembered
+
+
+def parts(value: object, kind: type) -> tuple[object, ...]:
+    """For call_of: a dataclass that holds tensors, by its fields, since tensors compare and hash by identity."""
+    return (kind, *vars(value).values()) if type(value) is kind else (value,)
+
+
+def accepted(description: tuple[object, ...]) -> Call | None:
+    """The call that was described so and whose checks passed: they depend on nothing else, and would pass again."""
+    try:
+        return _accepted.get(description)
+    except TypeError:  # something unhashable among the values: the checks will say what
+        return None
+
+
+def accept(description: tuple[object, ...]) -> Call:
+    """Remembers a call whose checks have all passed."""
+    call = Call()
+    if len(_accepted) >= MOST_CALLS:
+        _accepted.clear()
+    try:
+        return _accepted.setdefault(description, call)
+    except TypeError:  # it is checked each time then
+        return call
 
 
 def check_int(name: str, value: object, low: int, high: int, high_name: str = "") -> None:

@@ -104,17 +104,25 @@ def experts_forward(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device, RuntimeError for CPU
     tensors without Triton's interpreter; always before anything is launched.
     """
-    tokens, _ = arguments.check_tokens(x)
-    _check_experts(
-        x, None, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
-    )
-    arguments.check_tensor("ids", ids, [("tokens", tokens), ("top_k", None)], arguments.IDS, x)
-    arguments.check_int("top_k (the columns of ids)", ids.shape[1], 1, arguments.MAX_EXPERTS)
-    arguments.check_rows(tokens, ids.shape[1])
-    arguments.check_tensor("weights", weights, [("tokens", tokens), ("top_k", ids.shape[1])], (torch.float32,), x)
+    description = arguments.call_of(
+        experts_forward, x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias,
+        input_precision, *arguments.parts(shared_expert, SharedExpert),
+    )  # fmt: skip
+    call = arguments.accepted(description)
+    if call is None:
+        tokens, _ = arguments.check_tokens(x)
+        _check_experts(
+            x, None, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
+        )
+        arguments.check_tensor("ids", ids, [("tokens", tokens), ("top_k", None)], arguments.IDS, x)
+        arguments.check_int("top_k (the columns of ids)", ids.shape[1], 1, arguments.MAX_EXPERTS)
+        arguments.check_rows(tokens, ids.shape[1])
+        arguments.check_tensor("weights", weights, [("tokens", tokens), ("top_k", ids.shape[1])], (torch.float32,), x)
+        call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
     return _run_experts(
-        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
+        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
+        input_precision, call,
     )  # fmt: skip
 
 
@@ -148,17 +156,25 @@ def moe_forward(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range, device or combination,
     RuntimeError for CPU tensors without Triton's interpreter; always before anything is launched.
     """
-    arguments.check_tokens(x)
-    experts = arguments.check_router(x, router_weight, logit_bias, input_precision)
-    arguments.check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
-    _check_experts(
-        x, experts, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
+    description = arguments.call_of(
+        moe_forward, x, router_weight, w_gate, w_up, w_down, top_k, rule, activation, logit_bias, selection_bias,
+        expert_scale, gate_bias, up_bias, down_bias, input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
+    call = arguments.accepted(description)
+    if call is None:
+        arguments.check_tokens(x)
+        experts = arguments.check_router(x, router_weight, logit_bias, input_precision)
+        arguments.check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
+        _check_experts(
+            x, experts, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
+        )  # fmt: skip
+        call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
     logits = run_router_logits(x, router_weight, logit_bias, input_precision)
     ids, weights = run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
     out = _run_experts(
-        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
+        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
+        input_precision, call,
     )  # fmt: skip
     return MoEOutput(out, ids, weights)
 
@@ -209,18 +225,19 @@ def _run_experts(
     down_bias: torch.Tensor | None,
     shared_expert: SharedExpert | None,
     input_precision: str,
+    call: arguments.Call,
 ) -> torch.Tensor:
     if x.shape[0] == 0:
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
     addend = None if shared_expert is None else _run_shared(x, shared_expert, activation, input_precision)
     if x.shape[0] == 1 and ids.shape[1] <= MOST_SLOTS:
-        h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias)
-        return run_down_vector(h, ids, weights, w_down, down_bias, addend)
+        h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias, call)
+        return run_down_vector(h, ids, weights, w_down, down_bias, addend, call)
     tiles = direct_tiles(x, ids.numel(), w_gate.shape[0])
     if tiles is not None:
-        h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0])
-        y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1])
-        return run_combine_direct(y, weights, ids, w_gate.shape[0], addend)
+        h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0], call)
+        y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1], call)
+        return run_combine_direct(y, weights, ids, w_gate.shape[0], addend, call)
     permutation = run_permute(ids, w_gate.shape[0])
     y = _run_ffn(x, permutation, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, input_precision)
     return run_combine(y, weights, permutation, addend)

@@ -68,16 +68,22 @@ def _guard(device: torch.device) -> AbstractContextManager[Any]:
     # Triton launches on the current device and its current stream, which need not be the tensors' device.
     if device.type == "cpu":
         return nullcontext()
-    guard: AbstractContextManager[Any] = torch.get_device_module(device).device(device)
+    module = torch.get_device_module(device)
+    if module.current_device() == device.index:  # to ask costs less than to change
+        return nullcontext()
+    guard: AbstractContextManager[Any] = module.device(device)
     return guard
 
 
-def launch(kernel: Any, programs: int, device: torch.device, *arguments: object, **options: object) -> None:
-    """Runs a kernel on a flat grid, on the tensors' device; an empty grid is not launched at all."""
+def launch(kernel: Any, programs: int, device: torch.device, *arguments: object, **options: object) -> object:
+    """Runs a kernel on a flat grid, on the tensors' device; an empty grid is not launched at all.
+
+    Returns what Triton returns for the launch: the compiled kernel, where one was compiled.
+    """
     if programs == 0:
-        return
+        return None
     with _guard(device):
-        kernel[(programs,)](*arguments, **options)
+        return kernel[(programs,)](*arguments, **options)
 
 
 def cdiv(numerator: int, denominator: int) -> int:

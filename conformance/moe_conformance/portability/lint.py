@@ -158,6 +158,9 @@ class _Visitor(ast.NodeVisitor):
         if self.is_device:
             self._device_path(node, dotted)
             return
+        is_read = isinstance(getattr(node, "ctx", None), ast.Load)
+        if is_read and dotted in self.rules.host["switches_read"]:
+            return
         # torch.cuda is what torch calls the accelerator's module on every vendor's card.
         for part in dotted.replace("torch.cuda", "torch", 1).split("."):
             self._host_attribute(node, part)

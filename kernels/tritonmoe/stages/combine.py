@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import FLOATS, check_permutation, check_tensor
-from ..launch import cdiv, counted, launch, next_power_of_two, require_runnable, strides, vector_width
+from ..arguments import FLOATS, Call, accept, accepted, call_of, check_permutation, check_tensor, parts
+from ..launch import cdiv, counted, next_power_of_two, require_runnable, strides, vector_width
+from ..plans import Plan, launch_planned, plan
 from .combine_kernel import combine_kernel
 from .permute import Permutation
 
@@ -27,14 +28,17 @@ def combine(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or device or a permutation made for other
     sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    check_tensor("y", y, [("rows", None), ("hidden", None)], FLOATS)
-    checked = check_permutation(permutation, y, rows=y.shape[0])
-    tokens, rest = divmod(y.shape[0], checked.top_k)
-    if rest:
-        raise ValueError(f"y must have a multiple of top_k={checked.top_k} rows, got {y.shape[0]}")
-    check_tensor("weights", weights, [("tokens", tokens), ("top_k", checked.top_k)], (torch.float32,), y)
-    if addend is not None:
-        check_tensor("addend", addend, [("tokens", tokens), ("hidden", y.shape[1])], (y.dtype,), y)
+    description = call_of(combine, y, weights, addend, *parts(permutation, Permutation))
+    if accepted(description) is None:
+        check_tensor("y", y, [("rows", None), ("hidden", None)], FLOATS)
+        checked = check_permutation(permutation, y, rows=y.shape[0])
+        tokens, rest = divmod(y.shape[0], checked.top_k)
+        if rest:
+            raise ValueError(f"y must have a multiple of top_k={checked.top_k} rows, got {y.shape[0]}")
+        check_tensor("weights", weights, [("tokens", tokens), ("top_k", checked.top_k)], (torch.float32,), y)
+        if addend is not None:
+            check_tensor("addend", addend, [("tokens", tokens), ("hidden", y.shape[1])], (y.dtype,), y)
+        accept(description)
     require_runnable(combine_kernel, y.device)
     return run_combine(y, weights, permutation, addend)
 
@@ -47,10 +51,18 @@ def run_combine(
 
 
 def run_combine_direct(
-    y: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor, num_experts: int, addend: torch.Tensor | None
+    y: torch.Tensor,
+    weights: torch.Tensor,
+    ids: torch.Tensor,
+    num_experts: int,
+    addend: torch.Tensor | None,
+    call: Call | None = None,
 ) -> torch.Tensor:
-    """combine of a y (T * k, H) that lies in the order of ids (T, k); rows with ids outside [0, E) are not read."""
-    return _run(y, weights, None, ids, num_experts, addend)
+    """combine of a y (T * k, H) that lies in the order of ids (T, k); rows with ids outside [0, E) are not read.
+
+    call: whose arguments these are; it has made y and the addend, and may have made ids and weights.
+    """
+    return _run(y, weights, None, ids, num_experts, addend, call)
 
 
 def _run(
@@ -60,16 +72,12 @@ def _run(
     ids: torch.Tensor | None,
     num_experts: int,
     addend: torch.Tensor | None,
+    call: Call | None = None,
 ) -> torch.Tensor:
-    tokens, hidden = weights.shape[0], y.shape[1]
-    out = torch.empty((tokens, hidden), dtype=y.dtype, device=y.device)
-    columns = min(_COLUMNS, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
-    block = min(8, _ELEMENTS // columns)
-    vec = vector_width((hidden,), (y,) if addend is None else (y, addend))
-    launch(
-        combine_kernel,
-        cdiv(tokens, block) * cdiv(hidden, columns),
-        y.device,
+    out = torch.empty((weights.shape[0], y.shape[1]), dtype=y.dtype, device=y.device)
+    launch_planned(
+        _plan,
+        (num_experts,),
         y,
         weights,
         None if permutation is None else permutation.inverse,
@@ -77,6 +85,29 @@ def _run(
         ids,
         addend,
         out,
+        call=call,
+        made=tuple(tensor for tensor in (y, weights, ids, addend, out) if tensor is not None),
+    )
+    return out
+
+
+def _plan(
+    y: torch.Tensor,
+    weights: torch.Tensor,
+    inverse: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+    ids: torch.Tensor | None,
+    addend: torch.Tensor | None,
+    out: torch.Tensor,
+    num_experts: int,
+) -> Plan:
+    tokens, hidden = out.shape
+    columns = min(_COLUMNS, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
+    block = min(8, _ELEMENTS // columns)
+    vec = vector_width((hidden,), (y,) if addend is None else (y, addend))
+    return plan(
+        combine_kernel,
+        cdiv(tokens, block) * cdiv(hidden, columns),
         tokens,
         hidden // vec,
         weights.shape[1],
@@ -91,4 +122,3 @@ def _run(
         SLOTS=min(_SLOTS, next_power_of_two(weights.shape[1])),
         num_warps=4,
     )
-    return out

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import FLOATS, check_down, check_permutation, check_precision, check_tensor, check_tile
+from ..arguments import (
+    FLOATS,
+    accept,
+    accepted,
+    call_of,
+    check_down,
+    check_permutation,
+    check_precision,
+    check_tensor,
+    check_tile,
+    parts,
+)
 from ..launch import (
     cdiv,
     counted,
     describable,
-    launch,
     require_runnable,
     shared_memory_limit,
     strides,
     unit_flag,
     vector_width,
 )
+from ..plans import Plan, launch_planned, plan
 from ..tiles import Tile, choose
 from .down_descriptor import run_down_descriptor
 from .down_kernel import down_kernel
@@ -42,11 +53,14 @@ def down(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
     for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    check_tensor("h", h, [("rows", None), ("ffn", None)], FLOATS)
-    checked = check_permutation(permutation, h, rows=h.shape[0])
-    check_down(h, checked.num_experts, h.shape[1], None, w_down, down_bias)
-    check_precision(input_precision)
-    check_tile(tile)
+    description = call_of(down, h, w_down, down_bias, input_precision, tile, *parts(permutation, Permutation))
+    if accepted(description) is None:
+        check_tensor("h", h, [("rows", None), ("ffn", None)], FLOATS)
+        checked = check_permutation(permutation, h, rows=h.shape[0])
+        check_down(h, checked.num_experts, h.shape[1], None, w_down, down_bias)
+        check_precision(input_precision)
+        check_tile(tile)
+        accept(description)
     require_runnable(down_kernel, h.device)
     tile = tile or down_tile(h, permutation)
     schedule = make_schedule(permutation, tile.block_m)
@@ -75,10 +89,9 @@ def run_down(
     if tile.descriptors and describable(vec, rows, w_down):
         return run_down_descriptor(h, permutation.offsets, schedule, w_down, down_bias, input_precision, tile, vec)
     y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
-    launch(
-        down_kernel,
-        schedule.num_tiles * cdiv(hidden, tile.block_n),
-        h.device,
+    launch_planned(
+        _plan,
+        (input_precision, tile),
         h,
         permutation.offsets,
         schedule.tile_expert,
@@ -86,7 +99,28 @@ def run_down(
         w_down,
         down_bias,
         y,
-        schedule.num_tiles,
+    )
+    return y
+
+
+def _plan(
+    h: torch.Tensor,
+    offsets: torch.Tensor,
+    tile_expert: torch.Tensor,
+    tile_start: torch.Tensor,
+    w_down: torch.Tensor,
+    down_bias: torch.Tensor | None,
+    y: torch.Tensor,
+    input_precision: str,
+    tile: Tile,
+) -> Plan:
+    num_tiles, ffn = tile_expert.shape[0], h.shape[1]
+    hidden = w_down.shape[1]
+    vec = vector_width((ffn, hidden), (h,), (w_down,))
+    return plan(
+        down_kernel,
+        num_tiles * cdiv(hidden, tile.block_n),
+        num_tiles,
         *counted((ffn, hidden), vec),
         *counted(strides(h), vec),
         *counted(strides(w_down), vec),
@@ -103,4 +137,3 @@ def run_down(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    return y

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import check_activation, check_gate_up, check_permutation, check_precision, check_tile, check_tokens
+from ..arguments import (
+    accept,
+    accepted,
+    call_of,
+    check_activation,
+    check_gate_up,
+    check_permutation,
+    check_precision,
+    check_tile,
+    check_tokens,
+    parts,
+)
 from ..launch import (
     cdiv,
     counted,
     describable,
-    launch,
     require_runnable,
     shared_memory_limit,
     strides,
     unit_flag,
     vector_width,
 )
+from ..plans import Plan, launch_planned, plan
 from ..rules import Activation
 from ..tiles import Tile, choose
 from .gate_up_descriptor import run_gate_up_descriptor
@@ -49,12 +60,18 @@ def gate_up(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
     for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    tokens, _ = check_tokens(x)
-    checked = check_permutation(permutation, x, tokens=tokens)
-    check_gate_up(x, checked.num_experts, w_gate, w_up, gate_bias, up_bias)
-    check_activation(activation)
-    check_precision(input_precision)
-    check_tile(tile)
+    description = call_of(
+        gate_up, x, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
+        *parts(permutation, Permutation),
+    )  # fmt: skip
+    if accepted(description) is None:
+        tokens, _ = check_tokens(x)
+        checked = check_permutation(permutation, x, tokens=tokens)
+        check_gate_up(x, checked.num_experts, w_gate, w_up, gate_bias, up_bias)
+        check_activation(activation)
+        check_precision(input_precision)
+        check_tile(tile)
+        accept(description)
     require_runnable(gate_up_kernel, x.device)
     tile = tile or gate_up_tile(x, permutation)
     schedule = make_schedule(permutation, tile.block_m)
@@ -91,10 +108,9 @@ def run_gate_up(
             vec,
         )  # fmt: skip
     h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
-    launch(
-        gate_up_kernel,
-        schedule.num_tiles * cdiv(ffn, tile.block_n),
-        x.device,
+    launch_planned(
+        _plan,
+        (permutation.top_k, activation, input_precision, tile),
         x,
         permutation.order,
         permutation.offsets,
@@ -105,9 +121,36 @@ def run_gate_up(
         gate_bias,
         up_bias,
         h,
-        schedule.num_tiles,
+    )
+    return h
+
+
+def _plan(
+    x: torch.Tensor,
+    order: torch.Tensor,
+    offsets: torch.Tensor,
+    tile_expert: torch.Tensor,
+    tile_start: torch.Tensor,
+    w_gate: torch.Tensor,
+    w_up: torch.Tensor,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    h: torch.Tensor,
+    top_k: int,
+    activation: Activation,
+    input_precision: str,
+    tile: Tile,
+) -> Plan:
+    num_tiles = tile_expert.shape[0]
+    hidden = x.shape[1]
+    ffn = w_gate.shape[1]
+    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
+    return plan(
+        gate_up_kernel,
+        num_tiles * cdiv(ffn, tile.block_n),
+        num_tiles,
         *counted((hidden, ffn), vec),
-        permutation.top_k,
+        top_k,
         *counted(strides(x), vec),
         *counted(strides(w_gate), vec),
         *counted(strides(w_up), vec),
@@ -129,4 +172,3 @@ def run_gate_up(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    return h

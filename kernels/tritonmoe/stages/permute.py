@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arguments import IDS, MAX_EXPERTS, check_int, check_rows, check_tensor
-from ..launch import cdiv, launch, next_power_of_two, require_runnable, strides
+from ..arguments import IDS, MAX_EXPERTS, accept, accepted, call_of, check_int, check_rows, check_tensor
+from ..launch import cdiv, next_power_of_two, require_runnable, strides
+from ..plans import Plan, launch_planned, plan
 from .permute_kernel import count_kernel, scan_kernel, scatter_kernel
 
 _ROWS = 128  # rows of a block: its triangular comparison has the square of this many elements
@@ -43,10 +44,13 @@ def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or range, RuntimeError for CPU tensors
     without Triton's interpreter.
     """
-    check_tensor("ids", ids, [("tokens", None), ("top_k", None)], IDS)
-    check_int("num_experts", num_experts, 1, MAX_EXPERTS)
-    check_int("top_k (the columns of ids)", ids.shape[1], 1, MAX_EXPERTS)
-    check_rows(*ids.shape)
+    description = call_of(permute, ids, num_experts)
+    if accepted(description) is None:
+        check_tensor("ids", ids, [("tokens", None), ("top_k", None)], IDS)
+        check_int("num_experts", num_experts, 1, MAX_EXPERTS)
+        check_int("top_k (the columns of ids)", ids.shape[1], 1, MAX_EXPERTS)
+        check_rows(*ids.shape)
+        accept(description)
     require_runnable(count_kernel, ids.device)
     return run_permute(ids, num_experts)
 
@@ -67,25 +71,47 @@ def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     buckets = torch.empty((num_blocks * _ROWS,), dtype=torch.int32, device=device)
     counts = torch.empty((num_experts + 1, num_blocks), dtype=torch.int32, device=device)
     totals = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
-    blocks = {"ROWS": _ROWS, "BUCKETS": min(_BUCKETS, next_power_of_two(num_experts + 1)), "num_warps": 4}
-    sizes = (rows, num_blocks, top_k, num_experts, *strides(ids))
-    launch(count_kernel, num_blocks, device, ids, buckets, counts, *sizes, **blocks)
-    launch(
+    launch_planned(_plan_count, (num_experts,), ids, buckets, counts)
+    launch_planned(_plan_scan, (), counts, totals)
+    # counts now holds, for each bucket, the rows of it in earlier blocks.
+    launch_planned(_plan_scatter, (), buckets, counts, totals, order, inverse, offsets)
+    return Permutation(order, inverse, offsets, top_k, num_experts)
+
+
+def _blocks(num_experts: int) -> dict[str, int]:
+    return {"ROWS": _ROWS, "BUCKETS": min(_BUCKETS, next_power_of_two(num_experts + 1)), "num_warps": 4}
+
+
+def _plan_count(ids: torch.Tensor, buckets: torch.Tensor, counts: torch.Tensor, num_experts: int) -> Plan:
+    num_blocks = counts.shape[1]
+    sizes = (ids.numel(), num_blocks, ids.shape[1], num_experts, *strides(ids))
+    return plan(count_kernel, num_blocks, *sizes, **_blocks(num_experts))
+
+
+def _plan_scan(counts: torch.Tensor, totals: torch.Tensor) -> Plan:
+    num_experts, num_blocks = counts.shape[0] - 1, counts.shape[1]
+    return plan(
         scan_kernel,
         cdiv(num_experts + 1, _SCAN_BUCKETS),
-        device,
-        counts,
-        totals,
         num_blocks,
         num_experts,
         BLOCKS=next((each for each in _SCAN_BLOCKS if num_blocks <= each), _SCAN_BLOCKS[-1]),
         BUCKETS=_SCAN_BUCKETS,
         num_warps=4,
     )
-    # counts now holds, for each bucket, the rows of it in earlier blocks.
+
+
+def _plan_scatter(
+    buckets: torch.Tensor,
+    counts: torch.Tensor,
+    totals: torch.Tensor,
+    order: torch.Tensor,
+    inverse: torch.Tensor,
+    offsets: torch.Tensor,
+) -> Plan:
+    num_experts, num_blocks = counts.shape[0] - 1, counts.shape[1]
     sizes = (num_blocks, num_experts)
-    launch(scatter_kernel, num_blocks, device, buckets, counts, totals, order, inverse, offsets, *sizes, **blocks)
-    return Permutation(order, inverse, offsets, top_k, num_experts)
+    return plan(scatter_kernel, num_blocks, *sizes, **_blocks(num_experts))
 
 
 def identity_permutation(tokens: int, device: torch.device) -> Permutation:

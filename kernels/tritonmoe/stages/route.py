@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import MAX_EXPERTS, check_router, check_selection, check_tensor, check_tokens
+from ..arguments import (
+    MAX_EXPERTS,
+    Call,
+    accept,
+    accepted,
+    call_of,
+    check_router,
+    check_selection,
+    check_tensor,
+    check_tokens,
+)
 from ..launch import (
     cdiv,
     counted,
-    launch,
     next_power_of_two,
     require_runnable,
     shared_memory_limit,
@@ -16,8 +25,9 @@ from ..launch import (
     unit_flag,
     vector_width,
 )
+from ..plans import Plan, launch_planned, plan
 from ..rules import RouterRule
-from ..tiles import choose
+from ..tiles import Tile, choose
 from .route_kernel import logits_kernel, select_kernel
 
 _SELECT_ELEMENTS = 256  # tokens times padded experts of one program, at least one token
@@ -40,8 +50,11 @@ def router_logits(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device, RuntimeError for CPU
     tensors without Triton's interpreter.
     """
-    check_tokens(x)
-    check_router(x, router_weight, logit_bias, input_precision)
+    description = call_of(router_logits, x, router_weight, logit_bias, input_precision)
+    if accepted(description) is None:
+        check_tokens(x)
+        check_router(x, router_weight, logit_bias, input_precision)
+        accept(description)
     require_runnable(logits_kernel, x.device)
     return run_router_logits(x, router_weight, logit_bias, input_precision)
 
@@ -65,10 +78,14 @@ def select_experts(
     n_group that does not divide E, fewer than k experts in topk_group groups), RuntimeError for CPU tensors without
     Triton's interpreter.
     """
-    check_tensor("logits", logits, [("tokens", None), ("num_experts", None)], (torch.float32,))
-    check_selection(top_k, rule, logits.shape[1], selection_bias, expert_scale, logits)
+    description = call_of(select_experts, logits, top_k, rule, selection_bias, expert_scale)
+    call = accepted(description)
+    if call is None:
+        check_tensor("logits", logits, [("tokens", None), ("num_experts", None)], (torch.float32,))
+        check_selection(top_k, rule, logits.shape[1], selection_bias, expert_scale, logits)
+        call = accept(description)
     require_runnable(select_kernel, logits.device)
-    return run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
+    return run_select_experts(logits, top_k, rule, selection_bias, expert_scale, call)
 
 
 def route(
@@ -86,9 +103,14 @@ def route(
     Non-finite logits follow the policy that select_experts states: NaN weights for the token concerned, ids distinct
     and inside [0, E), no other token touched.
     """
-    check_tokens(x)
-    experts = check_router(x, router_weight, logit_bias, input_precision)
-    check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
+    description = call_of(
+        route, x, router_weight, top_k, rule, logit_bias, selection_bias, expert_scale, input_precision
+    )
+    if accepted(description) is None:
+        check_tokens(x)
+        experts = check_router(x, router_weight, logit_bias, input_precision)
+        check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
+        accept(description)
     require_runnable(logits_kernel, x.device)
     logits = run_router_logits(x, router_weight, logit_bias, input_precision)
     return run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
@@ -98,20 +120,28 @@ def run_router_logits(
     x: torch.Tensor, router_weight: torch.Tensor, logit_bias: torch.Tensor | None, input_precision: str
 ) -> torch.Tensor:
     """router_logits, of checked arguments."""
-    tokens, hidden = x.shape
-    experts = router_weight.shape[0]
+    tokens = x.shape[0]
     itemsize = router_weight.element_size()
     tile = choose("router", itemsize, tokens, shared_memory_limit(logits_kernel, x.device))
-    logits = torch.empty((tokens, experts), dtype=torch.float32, device=x.device)
+    logits = torch.empty((tokens, router_weight.shape[0]), dtype=torch.float32, device=x.device)
+    launch_planned(_plan_logits, (input_precision, tile), x, router_weight, logit_bias, logits)
+    return logits
+
+
+def _plan_logits(
+    x: torch.Tensor,
+    router_weight: torch.Tensor,
+    logit_bias: torch.Tensor | None,
+    logits: torch.Tensor,
+    input_precision: str,
+    tile: Tile,
+) -> Plan:
+    tokens, hidden = x.shape
+    experts = router_weight.shape[0]
     vec = vector_width((hidden,), (x,), (router_weight,))
-    launch(
+    return plan(
         logits_kernel,
         cdiv(tokens, tile.block_m) * cdiv(experts, tile.block_n),
-        x.device,
-        x,
-        router_weight,
-        logit_bias,
-        logits,
         tokens,
         hidden // vec,
         experts,
@@ -129,7 +159,6 @@ def run_router_logits(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    return logits
 
 
 def run_select_experts(
@@ -138,23 +167,42 @@ def run_select_experts(
     rule: RouterRule,
     selection_bias: torch.Tensor | None,
     expert_scale: torch.Tensor | None,
+    call: Call | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """select_experts, of checked arguments."""
-    tokens, experts = logits.shape
-    assert experts <= MAX_EXPERTS
+    """select_experts, of checked arguments; call: of select_experts with the very same ones."""
+    tokens = logits.shape[0]
     ids = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
     weights = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
-    padded = next_power_of_two(experts)
-    block = min(_SELECT_TOKENS, max(1, _SELECT_ELEMENTS // padded))
-    launch(
-        select_kernel,
-        cdiv(tokens, block),
-        logits.device,
+    launch_planned(
+        _plan_select,
+        (rule,),
         logits,
         selection_bias,
         expert_scale,
         ids,
         weights,
+        call=call,
+        made=(ids, weights),
+    )
+    return ids, weights
+
+
+def _plan_select(
+    logits: torch.Tensor,
+    selection_bias: torch.Tensor | None,
+    expert_scale: torch.Tensor | None,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    rule: RouterRule,
+) -> Plan:
+    tokens, experts = logits.shape
+    assert experts <= MAX_EXPERTS
+    top_k = weights.shape[1]
+    padded = next_power_of_two(experts)
+    block = min(_SELECT_TOKENS, max(1, _SELECT_ELEMENTS // padded))
+    return plan(
+        select_kernel,
+        cdiv(tokens, block),
         tokens,
         experts,
         top_k,
@@ -172,4 +220,3 @@ def run_select_experts(
         EXPERTS=padded,
         num_warps=2,
     )
-    return ids, weights

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..launch import cdiv, launch, next_power_of_two
+from ..launch import cdiv, next_power_of_two
+from ..plans import Plan, launch_planned, plan
 from .schedule_kernel import schedule_kernel
 
 if TYPE_CHECKING:
@@ -48,21 +49,23 @@ def make_schedule(permutation: Permutation, block_m: int) -> Schedule:
     tile_expert = torch.empty((num_tiles,), dtype=torch.int32, device=device)
     tile_start = torch.empty((num_tiles,), dtype=torch.int32, device=device)
     tiles_used = torch.empty((1,), dtype=torch.int32, device=device)
-    experts = next_power_of_two(permutation.num_experts)
+    launch_planned(_plan, (block_m,), permutation.offsets, tile_expert, tile_start, tiles_used)
+    return Schedule(tile_expert, tile_start, tiles_used, num_tiles, block_m)
+
+
+def _plan(
+    offsets: torch.Tensor, tile_expert: torch.Tensor, tile_start: torch.Tensor, tiles_used: torch.Tensor, block_m: int
+) -> Plan:
+    num_tiles, num_experts = tile_expert.shape[0], offsets.shape[0] - 1
+    experts = next_power_of_two(num_experts)
     slots = min(256, max(1, _TILE_ELEMENTS // experts))
-    launch(
+    return plan(
         schedule_kernel,
         cdiv(num_tiles, slots),
-        device,
-        permutation.offsets,
-        tile_expert,
-        tile_start,
-        tiles_used,
         num_tiles,
-        permutation.num_experts,
+        num_experts,
         BLOCK_M=block_m,
         EXPERTS=experts,
         SLOTS=slots,
         num_warps=4,
     )
-    return Schedule(tile_expert, tile_start, tiles_used, num_tiles, block_m)
