@@ -292,7 +292,7 @@ def test_fp32_takes_smaller_tiles_only_where_there_are_too_few_registers():
 
 @pytest.mark.parametrize(
     ("slots", "half", "single"),
-    [(1, (8, 256), (8, 256)), (4, (2, 512), (2, 512)), (5, (8, 256), (4, 256)), (9, (8, 256), (2, 256))],
+    [(1, (8, 256), (8, 256)), (4, (2, 512), (2, 512)), (5, (8, 256), (4, 256)), (9, (2, 256), (2, 256))],
 )
 def test_a_single_token_of_fp32_with_many_experts_takes_fewer_columns(slots, half, single):
     for itemsize, expected in ((2, half), (4, single)):

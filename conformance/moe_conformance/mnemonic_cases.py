@@ -243,7 +243,7 @@ def products(dtype: torch.dtype, target: str, shared_memory: int) -> Iterator[tu
         for index, row in enumerate(rows_for(stage, size, shared_memory)):
             for form in (*_FORMS, *(() if index else _further(dtype, target))):
                 yield f"{stage} {dtype} {form.name} {row.tile}", _direct(dtype, row, form, next(kinds))
-    for top_k in (1, 2, 4, 8):
+    for top_k in (1, 2, 4, 8, 16):
         for form in (*_FORMS, *(_further(dtype, target) if top_k == 2 else ())):
             if form.precision == "ieee":  # no product of matrices
                 yield f"vector {dtype} {form.name} {top_k}", _vector(dtype, top_k, form, next(kinds))
