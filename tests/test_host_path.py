@@ -166,3 +166,8 @@ def test_no_tensor_is_kept(tokens):
 def test_shortcuts_to_compiled_kernels(python):
     done = python(str(Path(__file__).with_name("shortcuts.py")), TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
+
+
+def test_launches_that_wait_for_their_compilation(python):
+    done = python(str(Path(__file__).with_name("together.py")), TRITON_INTERPRET="0")
+    assert done.returncode == 0, done.stderr

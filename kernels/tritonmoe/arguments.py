@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .plans import layout
+from .launch import VECTOR_BYTES
+from .plans import REACH
 from .rules import Activation, RouterRule
 from .tiles import Tile
 
@@ -41,18 +42,31 @@ def call_of(function: Callable[..., object], *values: object) -> tuple[object, .
 
     Everything else counts by type and value: True and 1.0 equal 1.
     """
-    return (function, *[None if value is None else _seen(value) for value in values])
-
-
-def _seen(value: object) -> object:
-    if not isinstance(value, torch.Tensor):
-        return (type(value), value)
-    if value.layout != torch.strided:  # it may have no strides; no check lets it pass
-        return (type(value), value.layout)
-    try:
-        return (type(value), value.device, value.is_neg(), *layout(value))
-    except RuntimeError:  # a tensor without an address, as tracers make them
-        return []  # unhashable: such a call is never remembered
+    # One flat list, since this is done for every call: what follows a type is told by it, and by a tensor's device or
+    # layout. Of a tensor it is what tritonmoe.plans.layout says, too.
+    seen: list[object] = [function]
+    for value in values:
+        if value is None:
+            seen.append(None)
+        elif not isinstance(value, torch.Tensor):
+            seen += (type(value), value)
+        elif value.layout != torch.strided:  # it may have no strides; no check lets it pass
+            seen += (type(value), value.layout)
+        else:
+            try:
+                seen += (
+                    type(value),
+                    value.device,
+                    value.dtype,
+                    value.shape,
+                    value.stride(),
+                    value.is_neg(),
+                    value.data_ptr() % VECTOR_BYTES == 0,
+                    value.untyped_storage().nbytes() > REACH,
+                )
+            except RuntimeError:  # a tensor without an address, as tracers make them
+                seen.append([])  # unhashable: such a call is never remembered
+    return tuple(seen)
 
 
 def parts(value: object, kind: type) -> tuple[object, ...]:

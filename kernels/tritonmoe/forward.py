@@ -7,12 +7,14 @@ never data of the device, so that a call can be captured in a graph.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from . import arguments
+from .first_call import compiled_together
 from .launch import cdiv, require_runnable, shared_memory_limit
 from .rules import Activation, RouterRule
 from .stages.combine import run_combine, run_combine_direct
@@ -109,6 +111,7 @@ def experts_forward(
         input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
     call = arguments.accepted(description)
+    is_first = call is None
     if call is None:
         tokens, _ = arguments.check_tokens(x)
         _check_experts(
@@ -120,10 +123,11 @@ def experts_forward(
         arguments.check_tensor("weights", weights, [("tokens", tokens), ("top_k", ids.shape[1])], (torch.float32,), x)
         call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
-    return _run_experts(
-        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
-        input_precision, call,
-    )  # fmt: skip
+    with compiled_together(x.device) if is_first else nullcontext():
+        return _run_experts(
+            x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
+            input_precision, call,
+        )  # fmt: skip
 
 
 def moe_forward(
@@ -161,6 +165,7 @@ def moe_forward(
         expert_scale, gate_bias, up_bias, down_bias, input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
     call = arguments.accepted(description)
+    is_first = call is None
     if call is None:
         arguments.check_tokens(x)
         experts = arguments.check_router(x, router_weight, logit_bias, input_precision)
@@ -170,12 +175,13 @@ def moe_forward(
         )  # fmt: skip
         call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
-    logits = run_router_logits(x, router_weight, logit_bias, input_precision)
-    ids, weights = run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
-    out = _run_experts(
-        x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
-        input_precision, call,
-    )  # fmt: skip
+    with compiled_together(x.device) if is_first else nullcontext():
+        logits = run_router_logits(x, router_weight, logit_bias, input_precision)
+        ids, weights = run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
+        out = _run_experts(
+            x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
+            input_precision, call,
+        )  # fmt: skip
     return MoEOutput(out, ids, weights)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from threading import local
 from typing import Any
 
 import torch
@@ -64,8 +66,8 @@ def shared_memory_limit(kernel: object, device: torch.device) -> int | None:
     return _property("max_shared_mem", device.index)
 
 
-def _guard(device: torch.device) -> AbstractContextManager[Any]:
-    # Triton launches on the current device and its current stream, which need not be the tensors' device.
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device and its current stream, which need not be the tensors' device."""
     if device.type == "cpu":
         return nullcontext()
     module = torch.get_device_module(device)
@@ -75,15 +77,43 @@ def _guard(device: torch.device) -> AbstractContextManager[Any]:
     return guard
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A kernel on a flat grid, with its arguments and options."""
+
+    kernel: Any
+    programs: int
+    device: torch.device
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    def run(self) -> object:
+        with on_device(self.device):
+            return self.kernel[(self.programs,)](*self.arguments, **self.options)
+
+
+class _Waiting(local):
+    """launches: those of this thread that tritonmoe.first_call makes later, in their order. None: made at once."""
+
+    launches: list[Launch] | None = None
+
+
+waiting = _Waiting()
+
+
 def launch(kernel: Any, programs: int, device: torch.device, *arguments: object, **options: object) -> object:
     """Runs a kernel on a flat grid, on the tensors' device; an empty grid is not launched at all.
 
-    Returns what Triton returns for the launch: the compiled kernel, where one was compiled.
+    Returns what Triton returns for the launch: the compiled kernel, where one was compiled. None for a launch that
+    waits.
     """
     if programs == 0:
         return None
-    with _guard(device):
-        return kernel[(programs,)](*arguments, **options)
+    made = Launch(kernel, programs, device, arguments, options)
+    if waiting.launches is not None:
+        waiting.launches.append(made)
+        return None
+    return made.run()
 
 
 def cdiv(numerator: int, denominator: int) -> int:

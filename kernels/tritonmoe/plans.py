@@ -15,10 +15,10 @@ import torch
 import triton
 from triton.compiler import CompiledKernel
 
-from .launch import VECTOR_BYTES, is_interpreted, launch
+from .launch import VECTOR_BYTES, is_interpreted, launch, waiting
 
 MOST_PLANS = 4096  # remembered at a time; then all are forgotten
-_REACH = 2**31 - 1  # bytes that a signed offset of 32 bits can reach
+REACH = 2**31 - 1  # bytes that a signed offset of 32 bits can reach
 
 Tensors = tuple[torch.Tensor | None, ...]
 
@@ -27,7 +27,7 @@ Tensors = tuple[torch.Tensor | None, ...]
 class Shortcut:
     """A compiled kernel on its grid, and the table of the JIT that had it."""
 
-    run: Callable[..., None]
+    compiled: CompiledKernel
     arguments: tuple[Any, ...]  # those behind the tensors, constants included, in the order of the kernel
     table: object
 
@@ -66,7 +66,7 @@ def layout(tensor: torch.Tensor | None) -> tuple[object, ...]:
         tensor.stride(),
         tensor.dtype,
         tensor.data_ptr() % VECTOR_BYTES == 0,
-        tensor.untyped_storage().nbytes() > _REACH,
+        tensor.untyped_storage().nbytes() > REACH,
     )
 
 
@@ -95,7 +95,7 @@ def launch_planned(
         if len(_plans) >= MOST_PLANS:
             _plans.clear()
         _plans[key] = found
-    if found.programs and not _start(found, device, tensors):
+    if found.programs and (waiting.launches is not None or not _start(found, device, tensors)):
         compiled = launch(found.kernel, found.programs, device, *tensors, *found.values, **found.constants)
         _remember(found, device, len(tensors), compiled)
 
@@ -105,8 +105,10 @@ def launch_planned(
 # addresses, the reach of their memory, the values of integers and constants, and a few switches of Triton. A plan was
 # found by all of that but the index, which is the key of its shortcuts, and the switches: with any of them set, the JIT
 # is asked. So is it when its table for the device is not the one that had the kernel: tools that want kernels compiled
-# anew clear it, and a simulator that becomes another device has another. What is then called is what the JIT calls, on
-# the same current device and stream, with the same arguments; hooks on launches are called as ever.
+# anew clear it, and a simulator that becomes another device has another; and where launches have hooks, which are told
+# the arguments. What is then called is what the JIT calls, on the same current device and stream, with the same
+# arguments; but tensors are given by their addresses, which spares the launcher from asking Python and the driver for
+# each. That they lie on this device was checked with the call.
 
 
 def _is_plain(kernel: Any) -> bool:
@@ -116,21 +118,37 @@ def _is_plain(kernel: Any) -> bool:
         or triton.knobs.runtime.debug
         or triton.knobs.runtime.add_stages_inspection_hook is not None
         or triton.knobs.compilation.instrumentation_mode
+        or _has_calls(triton.knobs.runtime.launch_enter_hook)
+        or _has_calls(triton.knobs.runtime.launch_exit_hook)
     )
+
+
+def _has_calls(hook: Any) -> bool:
+    """Whether a hook of Triton does anything: by default it is a chain without members."""
+    return hook is not None and bool(getattr(hook, "calls", True))
 
 
 def _start(found: Plan, device: torch.device, tensors: Tensors) -> bool:
     """Whether a shortcut was there, and has been taken."""
     if not found.shortcuts:
         return False
-    index = triton.runtime.driver.active.get_current_device()
+    driver = triton.runtime.driver.active
+    index = driver.get_current_device()
     if device.index != index and device.type != "cpu":
         return False
     shortcut = found.shortcuts.get(index)
     kernel = found.kernel
     if shortcut is None or shortcut.table is not kernel.device_caches.get(index) or not _is_plain(kernel):
         return False
-    shortcut.run(*tensors, *shortcut.arguments)
+    # A simulator on the CPU knows memory by its tensors.
+    given: Any = tensors
+    if device.type != "cpu":
+        given = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    compiled = shortcut.compiled
+    compiled.run(
+        found.programs, 1, 1, driver.get_current_stream(index), compiled.function, compiled.packed_metadata,
+        None, None, None, *given, *shortcut.arguments,
+    )  # fmt: skip
     return True
 
 
@@ -144,4 +162,4 @@ def _remember(found: Plan, device: torch.device, tensors: int, compiled: Any) ->
     names = kernel.arg_names[tensors + len(found.values) :]
     if all(name in found.constants for name in names):
         arguments = (*found.values, *[found.constants[name] for name in names])
-        found.shortcuts[index] = Shortcut(compiled[(found.programs, 1, 1)], arguments, kernel.device_caches.get(index))
+        found.shortcuts[index] = Shortcut(compiled, arguments, kernel.device_caches.get(index))

@@ -24,7 +24,7 @@ def run_down_direct(
 
     call: whose arguments these are; it has made h, and may have made ids.
     """
-    y = torch.empty((h.shape[0], w_down.shape[1]), dtype=h.dtype, device=h.device)
+    y = h.new_empty((h.shape[0], w_down.shape[1]))
     launch_planned(_plan, (input_precision, tile), h, ids, w_down, down_bias, y, call=call, made=(h, ids, y))
     return y
 

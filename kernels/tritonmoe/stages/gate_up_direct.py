@@ -28,7 +28,7 @@ def run_gate_up_direct(
 
     call: whose arguments these are; it may have made ids itself.
     """
-    h = torch.empty((ids.numel(), w_gate.shape[1]), dtype=x.dtype, device=x.device)
+    h = x.new_empty((ids.numel(), w_gate.shape[1]))
     launch_planned(
         _plan,
         (activation, input_precision, tile),

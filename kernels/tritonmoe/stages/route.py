@@ -171,8 +171,8 @@ def run_select_experts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """select_experts, of checked arguments; call: of select_experts with the very same ones."""
     tokens = logits.shape[0]
-    ids = torch.empty((tokens, top_k), dtype=torch.int32, device=logits.device)
-    weights = torch.empty((tokens, top_k), dtype=torch.float32, device=logits.device)
+    ids = logits.new_empty((tokens, top_k), dtype=torch.int32)
+    weights = logits.new_empty((tokens, top_k))
     launch_planned(
         _plan_select,
         (rule,),

@@ -28,7 +28,7 @@ def run_gate_up_vector(
 
     call: whose arguments these are; it may have made ids itself.
     """
-    h = torch.empty((ids.shape[1], w_gate.shape[1]), dtype=x.dtype, device=x.device)
+    h = x.new_empty((ids.shape[1], w_gate.shape[1]))
     launch_planned(
         _plan_gate_up,
         (activation,),
@@ -96,7 +96,7 @@ def run_down_vector(
 
     call: whose arguments these are; it has made h and the addend, and may have made ids and weights.
     """
-    out = torch.empty((1, w_down.shape[1]), dtype=h.dtype, device=h.device)
+    out = h.new_empty((1, w_down.shape[1]))
     launch_planned(
         _plan_down,
         (),

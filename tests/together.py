@@ -1,0 +1,124 @@
+"""Launches that wait until their kernels are compiled (tritonmoe.first_call), with TRITON_INTERPRET=0.
+
+The device is simulated on the CPU, where the package does not wait: the tests say that it should. Run as a program by
+test_host_path.py: an assertion that fails is its only word.
+"""
+
+from __future__ import annotations
+
+import threading
+from unittest import mock
+
+import torch
+from triton.runtime.jit import JITFunction
+
+import tritonmoe
+import wavefront
+from tritonmoe import arguments, first_call
+from tritonmoe.launch import waiting
+
+RULE = tritonmoe.RouterRule("softmax", renormalize=True)
+EXPERTS, HIDDEN, FFN = 4, 32, 16
+
+
+def forward(tokens: int, **changed: object) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(tokens)
+    shapes = {
+        "x": (tokens, HIDDEN),
+        "router_weight": (EXPERTS, HIDDEN),
+        "w_gate": (EXPERTS, FFN, HIDDEN),
+        "w_up": (EXPERTS, FFN, HIDDEN),
+        "w_down": (EXPERTS, HIDDEN, FFN),
+    }
+    tensors = {name: torch.randn(shape, generator=draw).bfloat16() for name, shape in shapes.items()}
+    return tritonmoe.moe_forward(**{**tensors, "top_k": 2, "rule": RULE, **changed}).out
+
+
+def forget() -> None:
+    arguments._accepted.clear()
+    first_call._known.clear()
+
+
+class Watched:
+    """Which kernels were compiled ahead and launched, in what order, and by which threads."""
+
+    def __init__(self) -> None:
+        self.ahead: list[str] = []
+        self.launched: list[str] = []
+        self.threads: set[int] = set()
+
+    def __enter__(self) -> Watched:
+        run = JITFunction.run
+
+        def noted(kernel: JITFunction, *given: object, warmup: bool, **named: object) -> object:
+            (self.ahead if warmup else self.launched).append(kernel.__name__)
+            if warmup:
+                self.threads.add(threading.get_ident())
+            return run(kernel, *given, warmup=warmup, **named)
+
+        self._patches = [
+            mock.patch.object(JITFunction, "run", noted),
+            mock.patch.object(first_call, "_has_compiler", return_value=True),
+        ]
+        for each in self._patches:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._patches:
+            each.stop()
+
+
+def the_result_is_the_same(tokens: int) -> None:
+    want = forward(tokens)
+    forget()
+    with Watched() as seen:
+        assert torch.equal(forward(tokens), want)
+        assert torch.equal(forward(tokens), want)
+    assert len(seen.ahead) > 1
+    assert threading.get_ident() not in seen.threads
+    # What was compiled ahead is what was launched.
+    assert set(seen.ahead) == set(seen.launched)
+    assert waiting.launches is None
+
+
+def known_kinds_are_not_looked_up_twice() -> None:
+    forget()
+    with Watched() as seen:
+        forward(40)
+        seen.ahead.clear()
+        forward(41)
+    assert seen.ahead == []
+
+
+def a_failure_ahead_is_the_launchs_to_tell() -> None:
+    forget()
+    with Watched(), mock.patch.object(JITFunction, "warmup", side_effect=RuntimeError("no compiler")):
+        assert torch.equal(forward(3), forward(3))
+    assert waiting.launches is None
+
+
+def what_is_raised_on_the_way_launches_nothing() -> None:
+    forget()
+    with Watched() as seen, mock.patch.object(tritonmoe.forward, "run_combine_direct", side_effect=MemoryError):
+        try:
+            forward(3)
+        except MemoryError:
+            pass
+        else:
+            raise AssertionError("the error was lost")
+    assert seen.launched == []
+    assert waiting.launches is None
+
+
+def main() -> None:
+    with wavefront.device("gfx942"):
+        for tokens in (1, 3, 40):
+            the_result_is_the_same(tokens)
+        known_kinds_are_not_looked_up_twice()
+        a_failure_ahead_is_the_launchs_to_tell()
+        what_is_raised_on_the_way_launches_nothing()
+
+
+if __name__ == "__main__":
+    main()
