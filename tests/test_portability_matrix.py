@@ -248,15 +248,14 @@ def test_nothing_that_a_model_chooses_spills_or_exceeds_its_target() -> None:
     base, found = kept.read(), cases_file.read().cases
     cells = {key: cell for key, cell in base.cells.items() if found[key[0]].levels[key[1]] != "possible"}
     whole = Matrix(base.triton, ("slice", "chosen"), tuple(targets()), 0.0, cells)
-    version, entries = excused.read()
+    entries = excused.read(base.triton)
     parted = excused.sort_out(findings(whole, found), entries, found, whole)
-    assert version == base.triton
     assert parted.unknown == []
     assert parted.idle == []
 
 
 def test_known_findings_are_strict_both_ways(tmp_path: Path) -> None:
-    entry = excused.Known("down_kernel", ("gfx942",), "spills", 4, "a reason", {"BLOCK_M": 64})
+    entry = excused.Known("3.7.1", "down_kernel", ("gfx942",), "spills", 4, "a reason", {"BLOCK_M": 64})
 
     def sorted_out(cell: Cell, levels: tuple[str, ...] = ("slice", "chosen")) -> excused.Sorted:
         made = matrix(cell, levels=levels)
@@ -279,12 +278,22 @@ def test_known_findings_are_strict_both_ways(tmp_path: Path) -> None:
     "text",
     [
         "",
-        'triton = "3"\n[[known]]\nkernel = "x"\n',
-        'triton = "3"\n[[known]]\nkernel = "x"\ntargets = ["sm_90"]\nkind = "slow"\nat_most = 1\nreason = "r"\n',
-        'triton = "3"\n[[known]]\nkernel = "x"\ntargets = ["sm_90"]\nkind = "spills"\nat_most = 1\nreason = ""\n',
+        '[[known]]\ntriton = "3"\nkernel = "x"\n',
+        '[[known]]\nkernel = "x"\ntargets = ["sm_90"]\nkind = "spills"\nat_most = 1\nreason = "r"\n',
+        '[[known]]\ntriton = "3"\nkernel = "x"\ntargets = ["sm_90"]\nkind = "slow"\nat_most = 1\nreason = "r"\n',
+        '[[known]]\ntriton = "3"\nkernel = "x"\ntargets = ["sm_90"]\nkind = "spills"\nat_most = 1\nreason = ""\n',
     ],
 )
 def test_known_findings_that_are_wrong(tmp_path: Path, text: str) -> None:
     (tmp_path / "known.toml").write_text(text)
     with pytest.raises(excused.KnownInvalid):
-        excused.read(tmp_path / "known.toml")
+        excused.read("3.7.1", tmp_path / "known.toml")
+
+
+def test_known_findings_are_of_one_triton(tmp_path: Path) -> None:
+    entry = (
+        '[[known]]\ntriton = "3.{}.0"\nkernel = "x"\ntargets = ["sm_90"]\nkind = "spills"\nat_most = {}\nreason = "r"\n'
+    )
+    (tmp_path / "known.toml").write_text(entry.format(8, 2) + entry.format(9, 3))
+    assert [each.at_most for each in excused.read("3.9.0", tmp_path / "known.toml")] == [3]
+    assert excused.read("3.7.1", tmp_path / "known.toml") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +83,11 @@ def complaints(fault: Fault, record: Record, control: Record, most_hung: int) ->
 @click.option(
     "--limit", type=click.FloatRange(min=0.1), default=LIMIT_SECONDS, show_default=True, help="seconds to hang"
 )
+@click.option(
+    "--together", type=click.IntRange(min=1), default=1, show_default=True, help="faults drilled at the same time"
+)
 @click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="this fault")
-def drill(backend: str, workers: int, limit: float, only: tuple[str, ...]) -> None:
+def drill(backend: str, workers: int, limit: float, together: int, only: tuple[str, ...]) -> None:
     """Run implementations that really segfault, hang, leave, exhaust memory, and on a GPU fault and hang in a kernel.
 
     Each must cost the problems that it harms: these reported as what happened to them, all others passed, none lost.
@@ -99,18 +103,21 @@ def drill(backend: str, workers: int, limit: float, only: tuple[str, ...]) -> No
     table.add_row(
         "(none)", control.verdict, str(control.problems), str(control.problems), "", "", f"{control.seconds:.0f}"
     )
-    for fault in FAULTS:
-        if (only and fault.name not in only) or (fault.device and not found.is_gpu):
-            continue
-        record = _record(found, fault.name, workers, limit)
-        outcomes = Counter(case.outcome for case in record.cases)
-        wrong = complaints(fault, record, control, MOST_HUNG)
-        messages += [f"{fault.name}: {text}" for text in wrong]
-        seen = f"{outcomes[fault.outcome]} {fault.outcome}"
-        row = (str(record.problems), str(outcomes["passed"]), seen, str(outcomes["not run"]), f"{record.seconds:.0f}")
-        table.add_row(fault.name, "[red]wrong[/]" if wrong else "held", *row)
-        if record.failures:
-            console.print(f"{fault.name}: {escape(record.failures[0].report.splitlines()[0])}", highlight=False)
+    drilled = [fault for fault in FAULTS if (not only or fault.name in only) and (found.is_gpu or not fault.device)]
+    # Threads, since each run is processes of its own. The faults in their order, each said when it is known: so a drill
+    # that is cut short has said what it saw.
+    with ThreadPoolExecutor(together) as threads:
+        runs = threads.map(lambda fault: _record(found, fault.name, workers, limit), drilled)
+        for fault, record in zip(drilled, runs, strict=True):
+            outcomes = Counter(case.outcome for case in record.cases)
+            wrong = complaints(fault, record, control, MOST_HUNG)
+            messages += [f"{fault.name}: {text}" for text in wrong]
+            seen = f"{outcomes[fault.outcome]} {fault.outcome}"
+            counts = (str(record.problems), str(outcomes["passed"]), seen, str(outcomes["not run"]))
+            held = "[red]wrong[/]" if wrong else "held"
+            table.add_row(fault.name, held, *counts, f"{record.seconds:.0f}")
+            report = record.failures[0].report.splitlines()[0] if record.failures else "no failure"
+            console.print(f"{fault.name}: {held}, {seen}: {escape(report)}", highlight=False)
     console.print(table)
     for message in messages:
         console.print(f"  - {escape(message)}", highlight=False, soft_wrap=True)

@@ -73,9 +73,9 @@ def _baseline(path: Path) -> kept.Baseline:
         raise click.UsageError(str(error)) from error
 
 
-def _known(path: Path) -> tuple[str, list[excused.Known]]:
+def _known(version: str, path: Path) -> list[excused.Known]:
     try:
-        return excused.read(path)
+        return excused.read(version, path)
     except excused.KnownInvalid as error:
         raise click.UsageError(str(error)) from error
 
@@ -151,7 +151,8 @@ def choices(
     Exit codes: 0 every choice is in the matrix, without a finding that is not known; 1 one is not; 2 the call is wrong.
     """
     _compiler()
-    known, base, (_, entries) = _cases(cases_path).cases, _baseline(baseline_path), _known(known_path)
+    known, base = _cases(cases_path).cases, _baseline(baseline_path)
+    entries = _known(base.triton, known_path)
     from rich.console import Console
     from rich.table import Table
 
@@ -231,11 +232,10 @@ def compile_(
         raise click.UsageError("--write keeps a whole matrix: give --full (or --chosen) and leave --target out")
     if full and chosen:
         raise click.UsageError("--full has what --chosen has, and more: give one of them")
-    _compiler()
+    entries = _known(_compiler(), known_path)
     base = None if write else _baseline(baseline_path)
     from . import compiling, matrix, tables
 
-    listed = _known(known_path)
     try:
         compiling.require_backends(_chosen(names))
         levels = LEVELS if full else (SLICE, CHOSEN) if chosen else (SLICE,)
@@ -244,8 +244,7 @@ def compile_(
     except (compiling.NoBackend, cases_file.CasesInvalid) as error:
         raise click.UsageError(str(error)) from error
     tables.print_matrix(console, made, known)
-    version, entries = listed
-    parted = excused.sort_out(matrix.findings(made, known), entries if version == made.triton else [], known, made)
+    parted = excused.sort_out(matrix.findings(made, known), entries, known, made)
     found = parted.unknown
     for entry, count in parted.counts.items():
         if count:

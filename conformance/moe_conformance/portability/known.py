@@ -21,8 +21,12 @@ class KnownInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Known:
-    """An entry: findings of `kind` of a kernel on targets, in cells whose constants are `where`, up to `at_most`."""
+    """An entry: findings of `kind` of a kernel on targets, in cells whose constants are `where`, up to `at_most`.
 
+    triton: the version whose compiler makes them.
+    """
+
+    triton: str
     kernel: str
     targets: tuple[str, ...]
     kind: str
@@ -45,15 +49,15 @@ class Known:
         return f"{self.kernel} {where} on {', '.join(self.targets)}: {self.kind} up to {self.at_most}: {self.reason}"
 
 
-def read(path: Path = FILE) -> tuple[str, list[Known]]:
-    """The Triton that the entries are of, and the entries. Raises KnownInvalid."""
+def read(version: str, path: Path = FILE) -> list[Known]:
+    """The entries of a version of Triton. Raises KnownInvalid, for the others too."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries = [Known(**{**entry, "targets": tuple(entry["targets"])}) for entry in data.get("known", [])]
+        entries = [Known(**{**entry, "targets": tuple(entry["targets"])}) for entry in data["known"]]
         for entry in entries:
             if entry.kind not in KINDS or not entry.reason:
                 raise KnownInvalid(f"{path}: an entry needs a kind of {KINDS} and a reason: {entry}")
-        return str(data["triton"]), entries
+        return [entry for entry in entries if entry.triton == version]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise KnownInvalid(f"{path}: {error!r}") from error
 
