@@ -143,7 +143,7 @@ def test_a_wrong_implementation_fails_and_its_replay_fails_too(cli):
 
 
 def test_a_right_implementation_passes_and_leaves_a_record(cli, tmp_path):
-    arguments = ("--stage", "permute", "--problems", "40", "--workers", "2", "--record", "out/record.json")
+    arguments = ("--stage", "permute", "--problems", "40", "--workers", "1", "--record", "out/record.json")
     done = cli(*RUN, "--implementation", "eager", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     record = Record.read(tmp_path / "out" / "record.json")

@@ -343,7 +343,7 @@ def test_the_result_is_data_and_its_rate_leaves_out_what_does_not_count(tmp_path
 
 
 def test_the_command_kills_a_mutant_and_writes_its_result(cli, tmp_path):
-    arguments = ("--problems", "30", "--workers", "2", "--record", "m.json", "--markdown", "m.md")
+    arguments = ("--profile", "dev", "--problems", "10", "--workers", "2", "--record", "m.json", "--markdown", "m.md")
     only = ("--only", "combine-weights-missing", "--only", "combine-output-offset-in-32-bits")
     done = cli("mutants", "--backend", "cpu", *only, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -408,3 +408,16 @@ def test_an_unknown_mutant_is_refused():
 def test_the_list_names_every_mutant():
     listed = CliRunner().invoke(main, ["mutants", "--list"]).output
     assert [mutant.id for mutant in catalogue() if mutant.id not in listed] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('  File "/a/b-c/site-packages/triton/language/core.py", line 3 in f', '  File "core.py", line 3 in f'),
+        ("at /home/me/kernels/stages/down_kernel.py:7: 1/2 is no path, a/b.py neither", None),
+        ("no path at all", "no path at all"),
+    ],
+)
+def test_a_result_says_nothing_of_folders(text, kept):
+    wanted = kept or "at down_kernel.py:7: 1/2 is no path, a/b.py neither"
+    assert matrix.without_folders(text) == wanted

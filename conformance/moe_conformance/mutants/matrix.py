@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from .pool import Outcome
 Verdict = Literal["killed", "survived", "equivalent", "timeout", "not applicable", "invalid"]
 # One letter for each tier; "raised" stands for an exception out of the implementation.
 LETTERS = {"exact": "X", "sound": "S", "sharp": "H", "statistical": "T", "raised": "R"}
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:\"'<>]+/)+(?=[^\s/:\"'<>]+\.py\b)")
 LEGEND = "X exact claim, S sound bound, H sharp bound, T statistical test, R raised"
 
 
@@ -106,6 +108,11 @@ class Matrix(_Model):
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def without_folders(text: str) -> str:
+    """A message with the names of source files alone: a result says nothing of the machine's folders."""
+    return _FOLDERS.sub("", text)
+
+
 def not_applicable(mutant: Mutant) -> Finding:
     return _finding(mutant, "not applicable", note=mutant.why)
 
@@ -125,7 +132,7 @@ def finding(outcome: Outcome) -> Finding:
     seen = done.get("seen") or (outcome.killed or {}).get("seen", [])
     verdict: Verdict
     if outcome.ended == "broken":
-        verdict, note, kill = "invalid", outcome.log, None
+        verdict, note, kill = "invalid", without_folders(outcome.log), None
     elif kill is not None and mutant.equivalent is not None:
         verdict, note = "invalid", f"said to be equivalent, and seen: {kill.message}"
     elif kill is not None and not mutant.raises and problems and done.get("raised") == problems:
@@ -147,11 +154,12 @@ def _kill(outcome: Outcome) -> Kill | None:
     if found is not None:
         by = [Seen(requirement=r, tier=t) for r, t in found["seen"]]
         rest = ("property", "problem", "ended", "message", "problems", "seconds")
-        return Kill(by=by, **{name: found[name] for name in rest})
+        return Kill(by=by, **{name: found[name] for name in rest} | {"message": without_folders(found["message"])})
     if outcome.ended != "crash":
         return None
     tried = outcome.trying or {"property": "", "problem": {}}
-    return Kill(**tried, by=[], ended="crash", message=outcome.log, problems=outcome.tried, seconds=outcome.seconds)
+    message = without_folders(outcome.log)
+    return Kill(**tried, by=[], ended="crash", message=message, problems=outcome.tried, seconds=outcome.seconds)
 
 
 def _by(found: Iterable[Seen]) -> str:
