@@ -13,6 +13,7 @@ from rich.console import Console
 import tritonmoe
 from moe_conformance.portability import baseline as kept
 from moe_conformance.portability import cases as cases_file
+from moe_conformance.portability import compiling
 from moe_conformance.portability import known as excused
 from moe_conformance.portability.cases import Case, CasesInvalid
 from moe_conformance.portability.choices import Choice, complaints
@@ -297,3 +298,27 @@ def test_known_findings_are_of_one_triton(tmp_path: Path) -> None:
     (tmp_path / "known.toml").write_text(entry.format(8, 2) + entry.format(9, 3))
     assert [each.at_most for each in excused.read("3.9.0", tmp_path / "known.toml")] == [3]
     assert excused.read("3.7.1", tmp_path / "known.toml") == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "spills", "scratch"),
+    [
+        ("STACK:0 SHARED:0 LOCAL:0", None, 0, 0),
+        ("STACK:8 SHARED:0 LOCAL:0", "MOV R1, c[0x0][0x28] ;\nLDG.E R2, [R4] ;", 0, 0),
+        ("STACK:8 SHARED:0 LOCAL:0", "STL.64 [R1], R2 ;\nLDL.64 R2, [R1] ;", 2, 8),
+        ("STACK:0 SHARED:0 LOCAL:6", "@P0 LDL.U8 R2, [R1+0x4] ;", 2, 6),
+    ],
+)
+def test_a_frame_that_nothing_touches_is_no_spill(monkeypatch, frame, code, spills, scratch) -> None:
+    """The tools' words are given, and the machine code is only asked for where there is a frame."""
+
+    def output(*command: str) -> str:
+        if "--dump-resource-usage" in command:
+            return f" Function kernel:\n  REG:40 {frame} TEXTURE:0\n".replace(":\n ", ":", 1)
+        assert code is not None
+        return code
+
+    monkeypatch.setattr(compiling, "_output", output)
+    monkeypatch.setattr(compiling, "_code_bytes", lambda binary: 128)
+    made = compiling._measured_nvidia(Cell("a", "sm_90"), {"cubin": b"", "ptx": "wgmma.mma_async x"})
+    assert (made.registers, made.spills, made.scratch, made.matrix, made.code) == (40, spills, scratch, 1, 128)

@@ -24,6 +24,7 @@ _NVIDIA_MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
 # %x = tt.dot %a, %b, %c, inputPrecision = tf32 : tensor<16x64xbf16> * ...; without a precision it is IEEE.
 _DOT = re.compile(r"\btt\.dot\s+([^:]*):\s*tensor<(?:\d+x)+(\w+)")
 _ELEMENTS = {"f16": "fp16", "bf16": "bf16", "f32": "fp32"}
+_LOCAL = re.compile(r"\b(?:LDL|STL)\b")  # machine instructions that read and write a lane's memory
 _RESOURCES = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -36,9 +37,10 @@ class Cell:
     """What a case compiled to. error: the compiler's words where it did not.
 
     registers: of a lane, accumulation registers included. spills: vector registers kept in memory, of a lane, as the
-    vendor counts them (NVIDIA: 4-byte words of local memory). scalar_spills: scalar registers kept in lanes of vector
-    registers (AMD). scratch: bytes of private memory a lane. shared: bytes a program. matrix: matrix instructions in
-    the text. products: element types of tl.dot. code: bytes of machine code. seconds: wall time of the compiler.
+    vendor counts them (NVIDIA: 4-byte words of local memory, where an instruction touches any). scalar_spills: scalar
+    registers kept in lanes of vector registers (AMD). scratch: bytes of private memory a lane. shared: bytes a program.
+    matrix: matrix instructions in the text. products: element types of tl.dot. code: bytes of machine code.
+    seconds: wall time of the compiler.
     """
 
     case: str
@@ -116,7 +118,7 @@ def _cache_key(case: Case, target: Target) -> str:
     """Changes with the case, the target, Triton, and the source of the kernel and of all that it calls."""
     import triton
 
-    parts = (case.id, target.name, target.warp, triton.__version__, function(case).cache_key, "cell 1")
+    parts = (case.id, target.name, target.warp, triton.__version__, function(case).cache_key, "cell 2")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
 
 
@@ -196,19 +198,25 @@ def _measured_amd(cell: Cell, asm: Any) -> Cell:
     )
 
 
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def _measured_nvidia(cell: Cell, asm: Any) -> Cell:
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(asm["cubin"])
         file.flush()
-        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = _RESOURCES.findall(listed)
-    if len(found) != 1:
-        raise RuntimeError(f"cuobjdump lists {len(found)} functions in a cubin of one kernel: {listed[:300]}")
-    _, registers, stack, local = found[0]
-    frame = int(stack) + int(local)
+        listed = _output(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name)
+        found = _RESOURCES.findall(listed)
+        if len(found) != 1:
+            raise RuntimeError(f"cuobjdump lists {len(found)} functions in a cubin of one kernel: {listed[:300]}")
+        _, registers, stack, local = found[0]
+        frame = int(stack) + int(local)
+        # ptxas reserves a frame at times that no instruction touches: nothing was spilled then.
+        if frame and not _LOCAL.search(_output(knobs.nvidia.nvdisasm.path, file.name)):
+            frame = 0
     return replace(
         cell,
         registers=int(registers),
