@@ -13,7 +13,7 @@ from hypothesis.errors import Flaky
 from hypothesis.internal.conjecture import providers
 
 from .findings import NonConformance
-from .implementation import Declaration
+from .implementation import STAGES, Declaration
 from .problem import Problem
 from .profiles import Limits, fixed_problems
 from .registry import Property
@@ -34,30 +34,36 @@ providers._get_local_constants = _no_local_constants
 
 @dataclass(frozen=True)
 class Part:
-    """A slice of a property's problems: one dtype, one seed, so many draws. It is one pytest item."""
+    """A slice of a property's problems: one dtype, one seed, so many draws, its share of the fixed problems. It is one
+    pytest item. index, slices: which slice of how many."""
 
     prop: Property
     dtype: str
     index: int
     draws: int
     seed: int
+    slices: int
 
     @property
     def name(self) -> str:
         return f"{self.prop.name}[{self.dtype}-{self.index}]"
 
     def fixed(self, declaration: Declaration) -> list[Problem]:
-        """The fixed problems of this part: those of its kind and dtype that are declared, in the first slice.
+        """The fixed problems of this part: of those of its kind and dtype that are declared, every `slices`-th.
 
         They do not say how fp32 products are taken: at IEEE precision where that is declared.
         """
-        if self.index:
-            return []
         prop, precisions = self.prop, declaration.input_precisions
         found = fixed_problems(prop.problems, self.dtype)
         if "ieee" not in precisions and self.dtype == "fp32" and prop.kind.multiplies:
             found = [p.model_copy(update={"input_precision": precisions[0]}) for p in found]
-        return [p for p in found if declaration.supports(p, prop.kind) and prop.accepts(p)]
+        return [p for p in found if declaration.supports(p, prop.kind) and prop.accepts(p)][self.index :: self.slices]
+
+    def effort(self, declaration: Declaration) -> int:
+        """How long this part takes, in no unit and roughly: its problems, by the stages that each goes through."""
+        return (self.draws + len(self.fixed(declaration))) * (
+            len(STAGES) if self.prop.whole_forward else len(self.prop.stages)
+        )
 
 
 def part_seed(run_seed: int, name: str, dtype: str, index: int) -> int:

@@ -54,7 +54,7 @@ def parts(prop: Property, options: RunOptions, profile: Profile, declaration: De
             continue
         for index in range(slices):
             draws = max(1, round(each)) if prop.kind.drawn else 0
-            made.append(Part(prop, dtype, index, draws, part_seed(options.seed, prop.name, dtype, index)))
+            made.append(Part(prop, dtype, index, draws, part_seed(options.seed, prop.name, dtype, index), slices))
     return made
 
 

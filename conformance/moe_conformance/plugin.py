@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import date
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ from .profiles import PROFILE_NAMES, Profile, profile
 from .registry import Property, unjudged
 from .runlog import Earlier, LogLost, RunLog
 from .shards import Shard
+
+T = TypeVar("T")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,6 +105,11 @@ class Session:
         self.waivers = self._read_waivers()
         self._earlier = Earlier(self._directory) if options.moe_resume and runs_items else None
         self._drawn: list[str] = []
+
+    @property
+    def workers(self) -> int:
+        """Of the whole run."""
+        return int(self._given.moe_workers)
 
     def _taken(self) -> devices.Lease | None:
         name, given = self._given.moe_backend, self._given
@@ -258,9 +266,30 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
     return list(_items(collector, session, prop))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Parts of large problems first: they take longest, and the others fill the gaps."""
-    items.sort(key=lambda item: not (isinstance(item, PropertyItem) and item.part.prop.kind.large))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    session = config.stash.get(SESSION, None)
+    found = [item for item in items if isinstance(item, PropertyItem)]
+    if session is not None and len(found) == len(items):
+        declaration = session.declaration
+        ordered = in_order(found, lambda item: _effort(item.part, declaration), session.workers)
+        items[:] = list[pytest.Item](ordered)
+
+
+def _effort(part: Part, declaration: Declaration) -> tuple[bool, int]:
+    # Problems of gigabytes take turns on a device: those that wait for each other must not be the last.
+    return part.prop.kind.large, part.effort(declaration)
+
+
+def in_order(items: list[T], effort: Callable[[T], Any], workers: int) -> list[T]:
+    """`items` as they are to be handed out: the longest first, so that no worker begins a long one when the others end.
+
+    xdist gives each worker two to begin with, and then one for each that it has done. The second ones are the shortest
+    of that round, in turn: nobody waits for two of the longest.
+    """
+    ordered = sorted(items, key=effort, reverse=True)
+    first, second = ordered[:workers], ordered[workers : 2 * workers]
+    dealt = [item for pair in zip_longest(first, reversed(second)) for item in pair if item is not None]
+    return dealt + ordered[2 * workers :]
 
 
 def _items(collector: pytest.Collector, session: Session, prop: Property) -> Iterator[pytest.Item]:

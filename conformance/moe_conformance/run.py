@@ -125,7 +125,7 @@ def make_plan(
     return Plan(options, backend, implementation, names, expected, workers, directory, waivers, devices=devices, **how)
 
 
-def _command(plan: Plan, *, resume: bool) -> list[str]:
+def _command(plan: Plan, workers: int, *, resume: bool) -> list[str]:
     options = plan.options
     ini = files("moe_conformance") / "data" / "pytest.ini"
     command = [sys.executable, "-m", "pytest", "--pyargs", "moe_conformance.properties", "-c", str(ini)]
@@ -133,7 +133,7 @@ def _command(plan: Plan, *, resume: bool) -> list[str]:
     command += ["--moe-implementation", options.implementation, "--moe-backend", plan.backend.name, "--moe-managed"]
     command += ["--moe-profile", options.profile, "--moe-seed", str(options.seed), "--moe-run-dir", str(plan.directory)]
     command += ["--moe-declaration", str(plan.directory / _DECLARATION)]
-    command += ["--moe-devices", str(plan.devices), "--moe-workers", str(plan.workers), "--moe-limit", str(plan.limit)]
+    command += ["--moe-devices", str(plan.devices), "--moe-workers", str(workers), "--moe-limit", str(plan.limit)]
     for stage in options.stages:
         command += ["--moe-stage", stage]
     if options.problems is not None:
@@ -148,8 +148,8 @@ def _command(plan: Plan, *, resume: bool) -> list[str]:
     if waived is not None and waived.path is not None:
         command += ["--moe-waivers", str(waived.path.resolve()), "--moe-date", waived.today.isoformat()]
         command += ["--moe-architecture", waived.architecture]
-    if plan.workers > 1:
-        command += ["-n", str(plan.workers), "--dist", "worksteal", "--max-worker-restart", "1000"]
+    if workers > 1:  # one part at a time, in the order of plugin.in_order
+        command += ["-n", str(workers), "--dist", "load", "--maxschedchunk", "1", "--max-worker-restart", "1000"]
     return command
 
 
@@ -173,10 +173,12 @@ def execute(plan: Plan, progress: Callable[[dict[str, Any]], None], *, resume: b
     write_whole(plan.directory / _DECLARATION, pickle.dumps(plan.implementation.declaration))
     started, clock = datetime.now(UTC), time.monotonic()
     tail, collected, rounds, seen = runlog.Tail(plan.directory), Collected(), 0, -1
+    workers = plan.workers
     while True:
         rounds += 1
-        exit_code = _pytest(plan, tail, collected, progress, resume=resume or rounds > 1)
+        exit_code = _pytest(plan, workers, tail, collected, progress, resume=resume or rounds > 1)
         lost = set(plan.items) - set(collected.items)
+        workers = min(plan.workers, max(2, len(lost)))  # a start costs seconds; two, so that one may die again
         if not lost or exit_code in _OVER or rounds == MOST_ROUNDS or collected.events == seen:
             break
         seen = collected.events
@@ -185,12 +187,21 @@ def execute(plan: Plan, progress: Callable[[dict[str, Any]], None], *, resume: b
 
 
 def _pytest(
-    plan: Plan, tail: runlog.Tail, collected: Collected, progress: Callable[[dict[str, Any]], None], *, resume: bool
+    plan: Plan,
+    workers: int,
+    tail: runlog.Tail,
+    collected: Collected,
+    progress: Callable[[dict[str, Any]], None],
+    *,
+    resume: bool,
 ) -> int:
     """One round of workers; pytest's exit code."""
     with (plan.directory / "pytest.log").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            _command(plan, resume=resume), stdout=log, stderr=subprocess.STDOUT, env=environment_of(plan)
+            _command(plan, workers, resume=resume),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment_of(plan),
         )
         try:
             running = True
