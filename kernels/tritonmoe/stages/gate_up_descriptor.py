@@ -46,7 +46,6 @@ def run_gate_up_descriptor(
         gate_bias,
         up_bias,
         h,
-        schedule.num_tiles,
         hidden // vec,
         ffn // vec,
         *((0, 0) if gate_bias is None else strides(gate_bias)),

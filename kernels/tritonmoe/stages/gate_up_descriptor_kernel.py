@@ -4,7 +4,28 @@ import triton
 import triton.language as tl
 
 from .gate_up_kernel import activate
-from .matmul_kernel import element_count, load_bias, tile_coordinates
+from .matmul_kernel import element_count, load_bias
+
+
+@triton.jit
+def expert_tile_coordinates(
+    program, expert, slot, tile_start, offsets, columns, BLOCK_M: tl.constexpr, GROUP: tl.constexpr
+):
+    """(first row of the tile, end of the expert's rows, column block) of a program on the flat grid.
+
+    expert, slot: the row tile that would be the program's if each walked over the columns alone. Up to GROUP tiles walk
+    together, as in tile_coordinates, but never those of two experts: what neighbours share is one expert's weights, and
+    to read those of several experts side by side is slower than one after another.
+    """
+    begin = tl.load(offsets + expert)
+    end = tl.load(offsets + expert + 1)
+    rank = (tl.load(tile_start + slot) - begin) // BLOCK_M
+    inside = program - (slot - rank) * columns  # among the programs of this expert
+    span = GROUP * columns
+    leader = (inside // span) * GROUP
+    height = tl.minimum((end - begin - 1) // BLOCK_M + 1 - leader, GROUP)
+    inside %= span
+    return begin + (leader + inside % height) * BLOCK_M, end, inside // height
 
 
 @triton.jit
@@ -57,7 +78,7 @@ def multiply(
 
 @triton.jit(
     do_not_specialize=[
-        "num_tiles", "hidden", "ffn", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
+        "hidden", "ffn", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
         "limit",
     ]
 )  # fmt: skip
@@ -72,7 +93,6 @@ def gate_up_descriptor_kernel(
     gate_bias,
     up_bias,
     h,
-    num_tiles,
     hidden,
     ffn,
     gate_bias_expert,
@@ -91,12 +111,14 @@ def gate_up_descriptor_kernel(
 ):
     hidden = element_count(hidden, VEC)
     ffn = element_count(ffn, VEC)
-    tile, column = tile_coordinates(tl.program_id(0), num_tiles, tl.cdiv(ffn, BLOCK_N), GROUP)
-    expert = tl.load(tile_expert + tile)
+    columns = tl.cdiv(ffn, BLOCK_N)
+    slot = tl.program_id(0) // columns
+    expert = tl.load(tile_expert + slot)
     if expert < 0:
         return
-    first = tl.load(tile_start + tile)
-    end = tl.load(offsets + expert + 1)
+    first, end, column = expert_tile_coordinates(
+        tl.program_id(0), expert, slot, tile_start, offsets, columns, BLOCK_M, GROUP
+    )
     # The last tile of an expert is half empty on average: where half the height is enough, half the work is done.
     if end - first <= BLOCK_M // 2:
         multiply(
