@@ -9,7 +9,7 @@ import pytest
 from moe_conformance.backends import Backend
 from moe_conformance.explore import Part
 from moe_conformance.plan import FULL, RunOptions, chosen_properties, parts
-from moe_conformance.plugin import in_order
+from moe_conformance.plugin import in_order, urgency
 from moe_conformance.profiles import profile
 
 
@@ -47,5 +47,5 @@ def test_workers_of_a_gate_end_together(backend, workers):
     options, on = RunOptions("mine", backend, "gate"), Backend(backend, backend)
     chosen = profile("gate", on)
     made = [p for prop in chosen_properties(options, on, FULL) for p in parts(prop, options, chosen, FULL)]
-    end, fair = ends(in_order(made, lambda part: part.effort(FULL), workers), workers)
+    end, fair = ends(in_order(made, lambda part: urgency(part, FULL), workers), workers)
     assert end < 1.1 * fair

@@ -223,6 +223,9 @@ def test_fixed_problems_come_first_and_all_of_them_run():
     assert [problem for problem, _ in calls[: len(wanted)]] == wanted
     assert caught.value.findings.problem == wanted[1]
     assert len(calls) >= len(wanted) + 3
+    calls.clear()
+    explore(part("forward", draws=3), LIMITS, DECLARATIONS["everything"], run)
+    assert not bad & {problem.id for problem, _ in calls}, "the last of very many slices has none"
 
 
 def test_fixed_problems_outside_the_declaration_are_left_out():

@@ -271,22 +271,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     found = [item for item in items if isinstance(item, PropertyItem)]
     if session is not None and len(found) == len(items):
         declaration = session.declaration
-        ordered = in_order(found, lambda item: _effort(item.part, declaration), session.workers)
+        ordered = in_order(found, lambda item: urgency(item.part, declaration), session.workers)
         items[:] = list[pytest.Item](ordered)
 
 
-def _effort(part: Part, declaration: Declaration) -> tuple[bool, int]:
-    # Problems of gigabytes take turns on a device: those that wait for each other must not be the last.
+def urgency(part: Part, declaration: Declaration) -> tuple[bool, int]:
+    """By what parts are handed out, the greatest first: problems of gigabytes, which take turns on a device and must
+    not wait for each other at the end, then the longest."""
     return part.prop.kind.large, part.effort(declaration)
 
 
-def in_order(items: list[T], effort: Callable[[T], Any], workers: int) -> list[T]:
-    """`items` as they are to be handed out: the longest first, so that no worker begins a long one when the others end.
+def in_order(items: list[T], urgency: Callable[[T], Any], workers: int) -> list[T]:
+    """`items` as they are to be handed out: the most urgent first, so that no worker begins a long one when the others
+    end.
 
     xdist gives each worker two to begin with, and then one for each that it has done. The second ones are the shortest
     of that round, in turn: nobody waits for two of the longest.
     """
-    ordered = sorted(items, key=effort, reverse=True)
+    ordered = sorted(items, key=urgency, reverse=True)
     first, second = ordered[:workers], ordered[workers : 2 * workers]
     dealt = [item for pair in zip_longest(first, reversed(second)) for item in pair if item is not None]
     return dealt + ordered[2 * workers :]
