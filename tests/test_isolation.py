@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ import torch
 from moe_conformance.backends import Backend
 from moe_conformance.drill import harmful
 from moe_conformance.findings import Findings
-from moe_conformance.implementation import ImplementationError
+from moe_conformance.implementation import ImplementationError, load
 from moe_conformance.isolation import ends, judge
-from moe_conformance.isolation.child import Work
+from moe_conformance.isolation.child import Work, answered
 from moe_conformance.isolation.judge import MOST_HUNG, CannotStart, InProcess, Isolated
 from moe_conformance.problem import Problem
 from moe_conformance.record import Record
@@ -102,6 +103,17 @@ def test_one_process_judges_many_problems(isolated):
     assert one._running is first
 
 
+@pytest.mark.parametrize(
+    ("kept", "kind", "last"), [(2**34, "many_rows", True), (2**20, "many_rows", False), (2**34, "permute", False)]
+)
+def test_a_process_that_keeps_a_heavy_problems_memory_judges_no_other(monkeypatch, kept, kind, last):
+    monkeypatch.setattr(Backend, "kept_memory", property(lambda self: kept))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    answer = answered(Work("eager", CPU), load("eager"), replace(PERMUTE, problems=kind), GOOD)
+    assert not answer.findings.failed
+    assert answer.last is last
+
+
 def test_isolated_and_in_process_say_the_same(isolated):
     inside = InProcess(Work("wrong", CPU))
     beside = Isolated(Work("wrong", CPU, log=isolated("Harmless")._log), 60.0)
@@ -126,7 +138,7 @@ import os, sys
 sys.path.insert(0, {HERE!r})
 from pathlib import Path
 from moe_conformance.backends import Backend
-from moe_conformance.isolation.child import Work
+from moe_conformance.isolation.child import Work, answered
 from moe_conformance.isolation.judge import Isolated
 from moe_conformance.problem import Problem
 from moe_conformance.registry import all_properties

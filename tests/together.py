@@ -7,9 +7,11 @@ test_host_path.py: an assertion that fails is its only word.
 from __future__ import annotations
 
 import threading
+import time
 from unittest import mock
 
 import torch
+from triton.compiler import CompiledKernel
 from triton.runtime.jit import JITFunction
 
 import tritonmoe
@@ -91,6 +93,26 @@ def known_kinds_are_not_looked_up_twice() -> None:
     assert seen.ahead == []
 
 
+def kernels_are_loaded_one_at_a_time() -> None:
+    inside, most, load = 0, 0, CompiledKernel.__getitem__
+
+    def noted(compiled: CompiledKernel, grid: object) -> object:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)  # any other thread that may is here by then
+        try:
+            return load(compiled, grid)
+        finally:
+            inside -= 1
+
+    forget()
+    with Watched() as seen, mock.patch.object(CompiledKernel, "__getitem__", noted):
+        forward(40)
+    assert len(seen.ahead) > 1
+    assert most == 1
+
+
 def a_failure_ahead_is_the_launchs_to_tell() -> None:
     forget()
     with Watched(), mock.patch.object(JITFunction, "warmup", side_effect=RuntimeError("no compiler")):
@@ -116,6 +138,7 @@ def main() -> None:
         for tokens in (1, 3, 40):
             the_result_is_the_same(tokens)
         known_kinds_are_not_looked_up_twice()
+        kernels_are_loaded_one_at_a_time()
         a_failure_ahead_is_the_launchs_to_tell()
         what_is_raised_on_the_way_launches_nothing()
 

@@ -61,8 +61,20 @@ class Backend:
     def release_memory(self, beyond: int = 0) -> None:
         """Give cached device memory back, for the other workers of the device, if this process has more bytes than
         `beyond`."""
-        if self.is_gpu and torch.cuda.memory_reserved() > beyond:
+        if self.kept_memory > beyond:
             torch.cuda.empty_cache()
+
+    @property
+    def kept_memory(self) -> int:
+        """Bytes of device memory that this process has, in use or not."""
+        return torch.cuda.memory_reserved() if self.is_gpu else 0
+
+    def take_workspaces(self) -> None:
+        """Let the library of matrix products take its workspace, which it keeps: taken later, it may come to lie in
+        what is left of gigabytes, and all of them stay."""
+        if self.is_gpu:
+            some = torch.ones((16, 16), dtype=torch.float64, device=self.device)
+            torch.mm(some, some)
 
 
 def resolve(name: str) -> Backend:

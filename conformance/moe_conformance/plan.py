@@ -44,14 +44,16 @@ def parts(prop: Property, options: RunOptions, profile: Profile, declaration: De
     """The parts of one property: dtype by dtype, slice by slice."""
     if prop.problems == "models" and not profile.models:
         return []
-    slices = profile.slices
+    # Fixed problems alone are the heavy ones, or one or two: in slices, workers would wait for each other's device.
+    slices = profile.slices if prop.kind.drawn else 1
     total_share = sum(p.share for p in all_properties().values())
     total = options.problems or profile.problems
     each = total * prop.share / total_share / (len(declaration.dtypes) * slices)
     made = []
     for dtype in (name for name in declaration.dtypes if name in prop.dtypes):
-        fixed = fixed_problems(prop.problems, dtype)
-        for index in range(slices if prop.kind.drawn else min(slices, len(fixed))):
+        if not prop.kind.drawn and not fixed_problems(prop.problems, dtype):
+            continue
+        for index in range(slices):
             draws = max(1, round(each)) if prop.kind.drawn else 0
             made.append(Part(prop, dtype, index, draws, part_seed(options.seed, prop.name, dtype, index), slices))
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from .launch import VECTOR_BYTES, Launch, is_interpreted, on_device, waiting
 
 MOST_KNOWN = 4096  # kinds of launches remembered at a time; then all are forgotten
 _known: set[object] = set()
+# Held while a kernel is loaded. Triton 3.6 loads a launcher for each as a module, all of one name; where another thread
+# loads one anew that was loaded before, CPython fills the module that has the name with it, and a thread that has
+# just made that module takes the other kernel's launcher from it.
+_loading = Lock()
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def _compile(launches: list[Launch]) -> None:
     if len(_known) + len(new) > MOST_KNOWN:
         _known.clear()
     _known.update(new)
-    if len(new) > 1:
+    if new:
         with ThreadPoolExecutor(len(new), "tritonmoe-compile") as threads:
             for done in [threads.submit(_compile_one, each) for each in new.values()]:
                 done.result()
@@ -60,7 +65,8 @@ def _compile_one(each: Launch) -> None:
     try:
         with on_device(each.device):
             compiled = each.kernel.warmup(*each.arguments, grid=(each.programs,), **each.options)
-            compiled[(each.programs, 1, 1)]  # loads it
+            with _loading:
+                compiled[(each.programs, 1, 1)]
     except Exception:
         return
 

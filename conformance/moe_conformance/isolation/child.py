@@ -49,7 +49,7 @@ class Work:
 class Answer:
     """What came of a problem. `error` is the traceback of an error of the suite's own, "" where there is none.
 
-    `seconds`: the trial alone, without waiting for the device. `last`: the process can judge nothing more.
+    `seconds`: the trial alone, without waiting for the device. `last`: the process can, or should, judge nothing more.
     """
 
     findings: Findings
@@ -82,6 +82,7 @@ def serve(work: Work, connection: Connection) -> None:
     torch.set_num_threads(1)
     work.backend.start()
     implementation = load(work.implementation)
+    work.backend.take_workspaces()
     connection.send("ready")
     while True:
         try:
@@ -123,7 +124,10 @@ def answered(work: Work, implementation: Implementation, prop: Property, problem
     if not lost:
         # What a process keeps for itself is missing to the one whose problem fills most of the device.
         backend.release_memory(0 if prop.kind.heavy else _KEPT_BYTES)
-    return Answer(findings, error, time.monotonic() - started, last=lost)
+    # Something small that is kept in the midst of a heavy problem's memory keeps all of it: more than this process may
+    # have for the next problem, which would be the one to fail.
+    spent = not lost and prop.kind.heavy and backend.kept_memory > _KEPT_BYTES
+    return Answer(findings, error, time.monotonic() - started, last=lost or spent)
 
 
 def _device_answers(backend: Backend) -> bool:
