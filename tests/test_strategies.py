@@ -247,6 +247,25 @@ def test_slices_share_out_the_fixed_problems(slices):
     assert max(map(len, shared)) - min(map(len, shared)) <= 1
 
 
+@pytest.mark.parametrize("dtypes", [DTYPES, ("bf16",), ("bf16", "fp32")])
+def test_landmarks_taken_in_turn_come_once_each(dtypes):
+    declaration = replace(DECLARATIONS["everything"], dtypes=dtypes)
+    prop = next(prop for prop in all_properties().values() if prop.in_turn and prop.dtypes == DTYPES)
+    marks = [mark for mark in landmarks() if prop.problems in mark.kinds]
+    found = {dtype: Part(prop, dtype, 0, 0, 0, 1).fixed(declaration) for dtype in dtypes}
+    together = [p.model_copy(update={"dtype": dtypes[0]}).id for made in found.values() for p in made]
+    assert len(together) == len(set(together))
+    every = [Problem.from_json({**mark.problem, "dtype": dtypes[0]}) for mark in marks]
+    assert sorted(together) == sorted(p.id for p in every if prop.accepts(p) and declaration.supports(p, prop.kind))
+    assert max(map(len, found.values())) - min(map(len, found.values())) <= 3
+
+
+def test_properties_begin_their_turns_with_different_dtypes():
+    every = DECLARATIONS["everything"]
+    taking = [prop for prop in all_properties().values() if prop.in_turn]
+    assert len({Part(prop, "fp32", 0, 0, 0, 1)._turns(every) for prop in taking}) > 1
+
+
 def test_only_accepted_problems_are_drawn():
     prop = all_properties()["sick_token_is_isolated"]
     drawn: list[Problem] = []

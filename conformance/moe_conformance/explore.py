@@ -54,10 +54,20 @@ class Part:
         They do not say how fp32 products are taken: at IEEE precision where that is declared.
         """
         prop, precisions = self.prop, declaration.input_precisions
-        found = fixed_problems(prop.problems, self.dtype)
+        found = fixed_problems(prop.problems, self.dtype, self._turns(declaration))
         if "ieee" not in precisions and self.dtype == "fp32" and prop.kind.multiplies:
             found = [p.model_copy(update={"input_precision": precisions[0]}) for p in found]
         return [p for p in found if declaration.supports(p, prop.kind) and prop.accepts(p)][self.index :: self.slices]
+
+    def _turns(self, declaration: Declaration) -> tuple[str, ...]:
+        """The dtypes that take landmarks in turn. Each property begins with another, so that its landmark is not the
+        next one's in the same dtype."""
+        prop = self.prop
+        if not prop.in_turn:
+            return ()
+        declared = tuple(name for name in declaration.dtypes if name in prop.dtypes)
+        first = part_seed(0, prop.name, "", 0) % len(declared)
+        return declared[first:] + declared[:first]
 
     def effort(self, declaration: Declaration) -> int:
         """How long this part takes, in no unit and roughly: its problems, by the stages that each goes through."""

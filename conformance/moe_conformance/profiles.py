@@ -87,22 +87,24 @@ def models() -> dict[str, dict[str, object]]:
     return _read("models.toml")
 
 
-def landmark_problems(kind: str, dtype: str) -> list[Problem]:
-    """The fixed problems of a kind, with `dtype` filled in."""
-    return [
-        Problem.from_json({**mark.problem, "dtype": dtype})
-        for mark in landmarks()
-        if kind in mark.kinds and dtype in mark.dtypes
-    ]
+def landmark_problems(kind: str, dtype: str, turns: tuple[str, ...] = ()) -> list[Problem]:
+    """The fixed problems of a kind, with `dtype` filled in. turns: dtypes of which each landmark takes one, the next
+    landmark the next; without it, each takes all of its own."""
+    found = []
+    for turn, mark in enumerate(mark for mark in landmarks() if kind in mark.kinds):
+        dtypes = [name for name in turns if name in mark.dtypes]
+        if dtype in mark.dtypes and (not turns or dtypes[turn % len(dtypes)] == dtype):
+            found.append(Problem.from_json({**mark.problem, "dtype": dtype}))
+    return found
 
 
 # Token counts at which model layers are judged: decode, small and large batches. The largest is given to bf16 alone.
 MODEL_TOKENS = {"fp32": (3,), "fp16": (1, 48), "bf16": (1, 8, 33, 128, 512)}
 
 
-def fixed_problems(kind: str, dtype: str) -> list[Problem]:
-    """The problems of a kind that every run meets, in `dtype`."""
-    return model_problems(dtype) if kind == "models" else landmark_problems(kind, dtype)
+def fixed_problems(kind: str, dtype: str, turns: tuple[str, ...] = ()) -> list[Problem]:
+    """The problems of a kind that every run meets, in `dtype`. turns: see landmark_problems."""
+    return model_problems(dtype) if kind == "models" else landmark_problems(kind, dtype, turns)
 
 
 def model_problems(dtype: str) -> list[Problem]:

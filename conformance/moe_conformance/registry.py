@@ -26,6 +26,8 @@ class Property:
     stages: those the implementation must declare. problems: which kind of problem it takes (kinds.py).
     share: its weight in a profile's total number of problems. backends: where it can run.
     needs: attributes of the Declaration that must be true. dtypes: those it speaks of.
+    in_turn: it takes each landmark in one of them only, the next landmark in the next: for relations between several
+    runs of a stage, of which other properties judge the single run in every dtype.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Property:
     accepts: Callable[[Problem], bool]
     whole_forward: bool
     dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
+    in_turn: bool = False
 
     @property
     def stage(self) -> str:
@@ -60,6 +63,7 @@ def conforms(
     needs: tuple[str, ...] = (),
     accepts: Callable[[Problem], bool] = lambda problem: True,
     dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16"),
+    in_turn: bool = False,
 ) -> Callable[[Check], Check]:
     """Mark a function `test_*(trial)` in a module of `properties` as a property. See Property for the arguments."""
     if problems not in KINDS:
@@ -68,7 +72,9 @@ def conforms(
     def mark(check: Check) -> Check:
         name = check.__name__.removeprefix("test_")
         whole = stages[-1] == "forward"
-        made = Property(name, requirements, stages, problems, check, share, backends, needs, accepts, whole, dtypes)
+        made = Property(
+            name, requirements, stages, problems, check, share, backends, needs, accepts, whole, dtypes, in_turn
+        )
         check.conformance_property = made  # type: ignore[attr-defined]
         return check
 

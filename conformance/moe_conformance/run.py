@@ -157,6 +157,7 @@ def environment_of(plan: Plan) -> dict[str, str]:
     """The environment of a run's processes: which Triton, one thread each, and a cache that can be written."""
     environment = {**os.environ, **triton_environment(plan.backend.name)}
     environment.setdefault("OMP_NUM_THREADS", "1")
+    environment.setdefault("TRITON_CACHE_MANAGER", "moe_conformance.compile_once:CompileOnce")
     cache = cache_of_host(environment.get("TRITON_CACHE_DIR"))
     # A cache that is read-only costs its use and no more.
     environment["TRITON_CACHE_DIR"] = str(plan.directory / "triton-cache" if objection(cache) else cache)

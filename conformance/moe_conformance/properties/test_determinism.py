@@ -34,7 +34,7 @@ def test_new_values_at_the_same_addresses(trial: Trial) -> None:
     claims.forward_output(trial, "DET-4", out, ids, weights)
 
 
-@conforms("DET-4", stages=("permute", "gate_up", "down", "combine"), problems="experts", share=0.3)
+@conforms("DET-4", stages=("permute", "gate_up", "down", "combine"), problems="experts", share=0.3, in_turn=True)
 def test_stages_read_new_values_at_the_same_addresses(trial: Trial) -> None:
     """The same for the stages, one after another, each on inputs drawn for it."""
     implementation, inputs = trial.implementation, trial.inputs

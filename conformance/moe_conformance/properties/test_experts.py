@@ -29,7 +29,7 @@ def test_combine(trial: Trial) -> None:
     claims.combine_output(trial, "COMB-1" if inputs.addend is None else "COMB-2", out)
 
 
-@conforms("DOWN-3", stages=("permute", "down"), problems="experts", share=0.3)
+@conforms("DOWN-3", stages=("permute", "down"), problems="experts", share=0.3, in_turn=True)
 def test_down_rows_do_not_mix(trial: Trial) -> None:
     """A row whose input is zero gives the bias alone, whatever its neighbours in the tile hold."""
     inputs = trial.inputs

@@ -25,6 +25,7 @@ def test_inputs_are_not_modified(trial: Trial) -> None:
     problems="experts",
     share=0.001,  # one problem a part: all other properties claim the same
     backends=("exec",),
+    in_turn=True,
 )
 def test_executed_code_keeps_to_its_memory(trial: Trial) -> None:
     """Every property says so of its calls, as a fault fails the call; this one runs each stage for nothing else."""

@@ -40,7 +40,9 @@ def test_sick_token_is_isolated(trial: Trial) -> None:
     trial.judge("NONFIN-1", out[well], ball)
 
 
-@conforms("NONFIN-1", stages=("permute", "gate_up"), problems="experts", share=0.3, accepts=_several_tokens)
+@conforms(
+    "NONFIN-1", stages=("permute", "gate_up"), problems="experts", share=0.3, accepts=_several_tokens, in_turn=True
+)
 def test_sick_row_of_gate_up_is_isolated(trial: Trial) -> None:
     """NaN in one element of a token makes all its rows of h NaN, and no other row."""
     inputs, reference = trial.inputs, trial.reference
@@ -180,7 +182,7 @@ def _sick(trial: Trial, name: str, *index: int) -> tuple[Inputs, str]:
     return trial.inputs.replaced(**{name: tensor}), f"{kind} in {name}[{', '.join(map(str, index))}]"
 
 
-@conforms("NONFIN-6", stages=("permute", "gate_up", "down"), problems="experts", share=0.2, accepts=_used)
+@conforms("NONFIN-6", stages=("permute", "gate_up", "down"), problems="experts", share=0.2, accepts=_used, in_turn=True)
 def test_sick_weight_reaches_its_column(trial: Trial) -> None:
     """NaN or Inf in one weight of an expert shows in one column of the rows of that expert, and nowhere else."""
     problem, declaration, reference = trial.problem, trial.implementation.declaration, trial.reference

@@ -76,7 +76,14 @@ def _all_alike(trial: Trial) -> dict[str, Any]:
     return {name: like(t, t[:1].expand_as(t)) for name, t in tensors.items() if t is not None}
 
 
-@conforms("REL-4", stages=("permute", "gate_up", "down"), problems="experts", share=0.2, accepts=_several_experts)
+@conforms(
+    "REL-4",
+    stages=("permute", "gate_up", "down"),
+    problems="experts",
+    share=0.2,
+    accepts=_several_experts,
+    in_turn=True,
+)
 def test_rows_of_equal_experts(trial: Trial) -> None:
     """Where all experts hold the same weights, the k rows of a token are equal, whichever experts made them."""
     problem, alike = trial.problem, _all_alike(trial)
@@ -159,6 +166,7 @@ def test_combine_scales_by_powers_of_two(trial: Trial) -> None:
     share=0.3,
     accepts=_in_range,
     dtypes=("fp32", "bf16"),
+    in_turn=True,
 )
 def test_products_scale_by_powers_of_two(trial: Trial) -> None:
     """The up weights, h or the down weights times 2**n, and the biases, give 2**n times the result, to the last bit.
