@@ -48,6 +48,34 @@ def cli(python: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[...
     return lambda *arguments, **environment: python("-m", "moe_conformance.cli", *arguments, **environment)
 
 
+@pytest.fixture
+def cli_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `cli`, but in this process, which has torch already; what the command starts are processes all the same."""
+    from click.testing import CliRunner
+
+    from moe_conformance.cli import main
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        folders = [str(tmp_path), *filter(None, environment.pop("PYTHONPATH", "").split(os.pathsep))]
+        before = set(sys.modules)
+        with monkeypatch.context() as patch:
+            for name in os.environ:
+                if name.startswith(("PYTEST_", "TRITON_", "COVERAGE")):
+                    patch.delenv(name)
+            for name, value in {**environment, "PYTHONPATH": os.pathsep.join([*folders, _import_path()])}.items():
+                patch.setenv(name, value)
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "path", [*folders, *sys.path])
+            done = CliRunner().invoke(main, arguments)
+        for name in set(sys.modules) - before:  # another test may have other modules of these names
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(tuple(folders)):
+                del sys.modules[name]
+        assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return call
+
+
 def _judge_with(implementation, prop: str, problem: Problem) -> Trial:
     name = type(implementation).__name__
     trial = make_trial(all_properties()[prop], problem, implementation, name, Backend("cpu", "cpu"))

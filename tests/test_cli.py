@@ -118,9 +118,9 @@ def test_replay_of_a_passing_case_from_a_file(call, tmp_path):
     assert re.search(r"DOWN-1: passed, worst error/bound 0\.\d+", done.output)
 
 
-def test_replay_of_a_failing_case_says_everything(cli):
+def test_replay_of_a_failing_case_says_everything(cli_here):
     failing = {"property": "down", "problem": SMALL | {"dtype": "bf16", "seed": 3}}
-    done = cli(*REPLAY, "wrong", json.dumps(failing))
+    done = cli_here(*REPLAY, "wrong", json.dumps(failing))
     assert done.returncode == 1
     assert "DOWN-1 is not met by wrong" in done.stdout
     assert re.search(r"worst at \(0, 0\): value \S+, reference \S+, error \S+, bound \S+, error/bound \S+", done.stdout)
@@ -131,13 +131,13 @@ def test_replay_of_a_failing_case_says_everything(cli):
     assert json.loads(command[6]) == failing
 
 
-def test_a_wrong_implementation_fails_and_its_replay_fails_too(cli):
-    done = cli(*RUN, "--implementation", "wrong", "--problems", "30", "--stage", "down", "--workers", "1")
+def test_a_wrong_implementation_fails_and_its_replay_fails_too(cli_here):
+    done = cli_here(*RUN, "--implementation", "wrong", "--problems", "30", "--stage", "down", "--workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed:" in done.stdout
     commands = [shlex.split(line) for line in re.findall(r"replay: +(moe-conformance .*)", done.stdout)]
     assert commands
-    again = cli(*commands[0][1:])
+    again = cli_here(*commands[0][1:])
     assert again.returncode == 1
     assert "is not met by wrong" in again.stdout
 
@@ -167,13 +167,23 @@ def installed(folder: Path, name: str) -> str:
     return str(folder)
 
 
-def test_the_installed_plugin_and_the_run_do_not_collide(cli, python, tmp_path):
+def test_the_installed_plugin_and_the_run_do_not_collide(cli_here, python, tmp_path):
     """An installed suite is also found by pytest through its entry point; the run must work all the same."""
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
     ((name, module),) = project["entry-points"]["pytest11"].items()
     assert module == "moe_conformance.plugin"
-    arguments = ("--implementation", "eager", "--stage", "permute", "--problems", "40", "--workers", "1")
-    done = cli(*RUN, *arguments, PYTHONPATH=installed(tmp_path / "site", name))
+    arguments = (
+        "--implementation",
+        "eager",
+        "--stage",
+        "permute",
+        "--problems",
+        "40",
+        "--workers",
+        "1",
+        "--in-process",
+    )
+    done = cli_here(*RUN, *arguments, PYTHONPATH=installed(tmp_path / "site", name))
     assert done.returncode == 0, done.stdout[-3000:]
     # Under any other name pytest sees the module twice: this environment is one in which a collision shows.
     other = installed(tmp_path / "other", "moe_conformance")
@@ -218,13 +228,13 @@ class Unsteady(Raises):
 
 
 @pytest.fixture
-def judged(cli, tmp_path):
-    """Judge a class of FOREIGN; the finished process and the Record."""
+def judged(cli_here, tmp_path):
+    """Judge a class of FOREIGN, which harms nobody; the finished command and the Record."""
 
     def run(name: str, stage: str, problems: int = 60, workers: int = 1):
         (tmp_path / "foreign.py").write_text(FOREIGN)
         arguments = ("--stage", stage, "--problems", str(problems), "--workers", str(workers), "--record", "r.json")
-        done = cli(*RUN, "--implementation", f"foreign:{name}", *arguments)
+        done = cli_here(*RUN, "--implementation", f"foreign:{name}", "--in-process", *arguments)
         assert "Traceback" not in done.stderr, done.stderr
         return done, Record.read(tmp_path / "r.json")
 

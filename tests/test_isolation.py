@@ -229,13 +229,13 @@ def test_the_place_is_that_of_the_last_stack():
 
 
 @pytest.fixture
-def judged(cli, tmp_path):
-    """A run over a class of harmful.py: the finished process and its Record."""
+def judged(cli_here, tmp_path):
+    """A run over a class of harmful.py: the finished command and its Record."""
 
     def run(name: str, *more: str, module: str = DRILL):
         arguments = ("--stage", "permute", "--problems", "1500", "--workers", "1", "--record", "r.json")
         named = ("--implementation", f"{module}:{name}")
-        done = cli("run", "--backend", "cpu", *named, *arguments, *more, PYTHONPATH=HERE)
+        done = cli_here("run", "--backend", "cpu", *named, *arguments, *more, PYTHONPATH=HERE)
         assert "Traceback" not in done.stderr, done.stderr
         return done, Record.read(tmp_path / "r.json")
 

@@ -74,8 +74,11 @@ def test_both_vendors_compile_and_a_planted_spill_is_caught(tmp_path: Path, file
     kept.write(baseline, read_matrix(tmp_path / "matrix.json"), {right.id: right})
     assert call("compile", *options).returncode == 0
     names = list(right.signature)
-    sizes = {str(names.index(name)): 128 for name in ("BLOCK_M", "BLOCK_N")}
-    wrong = replace(right, constants={**right.constants, **sizes}, options={**right.options, "num_warps": 1})
+    sizes = {str(names.index(name)): size for name, size in (("BLOCK_M", 128), ("BLOCK_N", 64))}
+    alone = {"gfx1100": "slice"}
+    wrong = replace(
+        right, constants={**right.constants, **sizes}, options={**right.options, "num_warps": 1}, levels=alone
+    )
     done = call("compile", *files(wrong))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "spills: gfx1100 (slice): down_kernel" in done.stdout

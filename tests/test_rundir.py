@@ -159,7 +159,7 @@ def _events(folder: Path) -> list[str]:
     return [line for path in folder.glob("run-*/events-*.jsonl") for line in path.read_text().splitlines()]
 
 
-def test_a_killed_run_is_told_of_and_taken_up(start, cli, tmp_path):
+def test_a_killed_run_is_told_of_and_taken_up(start, cli_here, tmp_path):
     """SIGKILL in the middle: no Record, no process left, and the rest is done later, once."""
     root = tmp_path / ".moe-conformance"
     process = start(*RUN, "--workers", "1", "--record", "killed.json")
@@ -174,19 +174,19 @@ def test_a_killed_run_is_told_of_and_taken_up(start, cli, tmp_path):
     (folder,) = root.glob("run-*")
     _wait_for_silence(folder)
 
-    told = cli("resume", PYTHONPATH=HERE)
+    told = cli_here("resume", PYTHONPATH=HERE)
     assert told.returncode == 0
     assert f"{folder.relative_to(tmp_path)}: harmful:Slow on cpu, profile gate, seed 0" in told.stdout
     before = {json.loads(line)["id"] for line in _events(root) if '"event":"end"' in line}
-    note = cli("run", "--backend", "cpu", "--implementation", "eager", "--stage", "permute", "--problems", "0")
+    note = cli_here("run", "--backend", "cpu", "--implementation", "eager", "--stage", "permute", "--problems", "0")
     assert note.returncode == 2
 
-    done = cli("resume", str(folder), "--record", "resumed.json", "--workers", "1", PYTHONPATH=HERE)
+    done = cli_here("resume", str(folder), "--record", "resumed.json", "--workers", "1", PYTHONPATH=HERE)
     assert done.returncode == 0, done.stdout
     assert "resumed" in done.stdout
     resumed = Record.read(tmp_path / "resumed.json")
     assert not folder.exists(), "a run that passed leaves nothing behind"
-    whole = cli(*RUN, "--workers", "1", "--record", "whole.json", PYTHONPATH=HERE)
+    whole = cli_here(*RUN, "--workers", "1", "--in-process", "--record", "whole.json", PYTHONPATH=HERE)
     assert whole.returncode == 0
     alone = Record.read(tmp_path / "whole.json")
     assert (resumed.problem_set, resumed.verdict) == (alone.problem_set, "passed")
@@ -204,18 +204,18 @@ def _wait_for_silence(folder: Path) -> None:
         time.sleep(0.5)
 
 
-def test_a_run_of_other_kernels_is_not_taken_up(begun, cli):
+def test_a_run_of_other_kernels_is_not_taken_up(begun, cli_here):
     begun._lock.release()
     path = begun.path / "asked.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "source_digest": "0" * 64}))
-    done = cli("resume", str(begun.path))
+    done = cli_here("resume", str(begun.path))
     assert done.returncode == 2
     assert "its source_digest is not that of today" in " ".join(done.stderr.split())
 
 
-def test_a_run_where_nothing_can_be_written(cli, tmp_path):
+def test_a_run_where_nothing_can_be_written(cli_here, tmp_path):
     (tmp_path / ".moe-conformance").write_text("in the way")
-    done = cli("run", "--backend", "cpu", "--implementation", "eager", "--stage", "permute", "--problems", "10")
+    done = cli_here("run", "--backend", "cpu", "--implementation", "eager", "--stage", "permute", "--problems", "10")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr

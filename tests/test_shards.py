@@ -246,16 +246,16 @@ def test_the_command(tmp_path: Path, monkeypatch):
     assert not (tmp_path / "other.json").exists()
 
 
-def test_a_real_run_in_shards_is_the_run_in_one(cli, tmp_path):
-    """Three processes of the command line, and one: the same cases, counts and distributions."""
+def test_a_real_run_in_shards_is_the_run_in_one(cli_here, tmp_path):
+    """Two runs of a shard each, and one of all: the same cases, counts and distributions."""
     what = ("--stage", "permute", "--profile", "dev", "--problems", "200")
-    asked = ("run", "--backend", "cpu", "--implementation", "eager", *what, "--workers", "1")
+    asked = ("run", "--backend", "cpu", "--implementation", "eager", *what, "--workers", "1", "--in-process")
     for index in (1, 2):
-        done = cli(*asked, "--shard", f"{index}/2", "--record", f"{index}.json")
+        done = cli_here(*asked, "--shard", f"{index}/2", "--record", f"{index}.json")
         assert done.returncode == 0, done.stdout
         assert f"partial: --stage permute, --problems 200, --shard {index}/2" in done.stdout
-    assert cli(*asked, "--record", "one.json").returncode == 0
-    assert cli("merge", "1.json", "2.json", "--record", "whole.json").returncode == 0
+    assert cli_here(*asked, "--record", "one.json").returncode == 0
+    assert cli_here("merge", "1.json", "2.json", "--record", "whole.json").returncode == 0
     whole, alone = (Record.read(tmp_path / name) for name in ("whole.json", "one.json"))
     assert whole.requirements == alone.requirements
     assert whole.problem_set == alone.problem_set

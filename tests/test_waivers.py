@@ -383,8 +383,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_reads_the_waivers_where_the_user_stands(cli, folder):
-    done = cli("run", *LINE, "--stage", "permute", "--problems", "60", "--workers", "1", "--record", "r.json")
+def test_a_run_reads_the_waivers_where_the_user_stands(cli_here, folder):
+    done = cli_here(
+        "run", *LINE, "--stage", "permute", "--problems", "60", "--workers", "1", "--in-process", "--record", "r.json"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     record = Record.read(folder / "r.json")
     assert [(u.status, u.waived == u.matched > 0) for u in record.waivers] == [("used", True)]
