@@ -174,8 +174,24 @@ _OPAQUE = re.compile(
 )
 
 
+MOST_KNOWN = 2**18  # texts remembered at a time; then all are forgotten
+_known: dict[str, Instruction] = {}
+
+
 def instruction(text: str, line: int = 0, source: str = "") -> Instruction:
     """Parse one instruction. Raises AssemblyError for syntax that is not known."""
+    known = _known.get(text)
+    if known is None:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        known = _known[text] = _parsed(text, line, source)
+    second = instruction(known.second.text, line, source) if known.second else None
+    return Instruction(
+        known.mnemonic, known.encoding, known.operands, dict(known.modifiers), text, line, source, second
+    )
+
+
+def _parsed(text: str, line: int, source: str) -> Instruction:
     if "::" in text:
         first, _, rest = text.partition("::")
         made = instruction(first.strip(), line, source)

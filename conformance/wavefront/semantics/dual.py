@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..assembly import Instruction
 from ..target import Target
-from .table import Step, add, build
+from .table import Step, add, build_anew
 
 if TYPE_CHECKING:
     from ..executor import Run
@@ -60,7 +60,7 @@ def _dual(insn: Instruction, target: Target) -> Step:
     if insn.second is None:
         raise insn.unsupported("half a dual instruction")
     left, right = _plain(insn, insn, EITHER), _plain(insn.second, insn, EITHER + SECOND)
-    first, second = build(left, target), build(right, target)
+    first, second = build_anew(left, target), build_anew(right, target)
     # Building a half has looked at its modifiers.
     insn.unread.clear()
     written, also = left.operands[0].index, right.operands[0].index

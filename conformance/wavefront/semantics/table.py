@@ -57,9 +57,29 @@ def mnemonics(family: str) -> list[str]:
     return sorted(known | {name for name, means in _ALIASES.items() if means in known})
 
 
+# Kernels repeat themselves and each other: of the instructions of a run a quarter have a text of their own.
+MOST_KNOWN = 2**18  # steps remembered at a time; then all are forgotten
+_known: dict[tuple[str, str], Step] = {}
+# Steps that remember where their instruction stands, for what they report. (Elsewhere the executor knows.)
+_PLACED = ("scratch_", "s_trap")
+
+
 def build(insn: Instruction, target: Target) -> Step:
-    """The function that executes `insn`. Raises UnsupportedInstruction for what is not modelled, and for any modifier
-    that the builder did not look at."""
+    """The function that executes `insn`, one for all instructions of a text. Raises UnsupportedInstruction for what is
+    not modelled, and for any modifier that the builder did not look at."""
+    if insn.mnemonic.startswith(_PLACED):
+        return build_anew(insn, target)
+    key = (insn.text, target.name)
+    step = _known.get(key)
+    if step is None:
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        step = _known[key] = build_anew(insn, target)
+    return step
+
+
+def build_anew(insn: Instruction, target: Target) -> Step:
+    """As build, for an instruction that its text does not tell: one half of a dual one."""
     name = _ALIASES.get(insn.mnemonic, insn.mnemonic)
     builder = _BUILDERS.get((name, target.family))
     if builder is None:
