@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+_MOST_BLOCKS = 2**14  # types of blocks remembered at a time; then all are forgotten
 REPAIR = "bfloat16 dot, arithmetic and fp32 casts of the Triton interpreter; dots summed in fp64, not by BLAS"
 
 
@@ -114,7 +115,8 @@ def repair() -> None:
 def _remember(interpreter: Any, tl: Any) -> None:
     """What the interpreter finds out again and again is found out once. 40 % of a run's time was the search for the
     builtins of triton.language, repeated in every call of a device function although the launch around it has replaced
-    them all, and a dictionary of types that is built anew for each constant."""
+    them all, and a dictionary of types that is built anew for each constant; a sixth of what was left was the checking
+    and naming of each value's block type."""
     places = (tl, tl.tensor, tl.math, tl.core, tl.core.tensor_descriptor_base)
     found = {
         place: [(name, member) for name, member in inspect.getmembers(place) if tl.core.is_builtin(member)]
@@ -133,6 +135,39 @@ def _remember(interpreter: Any, tl: Any) -> None:
             interpreter._patch_attr(place, name, member, *rest)
 
     interpreter._patch_builtin = patch_builtin
+
+    original_lang, places_of = interpreter._patch_lang, dict[Any, list[Any]]()
+
+    def patch_lang(function: Any) -> Any:
+        if function not in places_of:
+            languages = [place for place in (tl, tl.core) if any(v is place for v in function.__globals__.values())]
+            places_of[function] = [
+                *languages,
+                *(language.tensor for language in languages),
+                tl.core.tensor_descriptor_base,
+            ]
+        if all(getattr(place, found[place][0][0]) is not found[place][0][1] for place in places_of[function]):
+            return interpreter._LangPatchScope()  # inside of a launch, which puts everything back
+        return original_lang(function)
+
+    interpreter._patch_lang = patch_lang
+
+    original_block, blocks = tl.block_type.__init__, dict[Any, tuple[Any, dict[str, Any]]]()
+
+    def block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = shape.values if isinstance(shape, tl.tuple) else shape
+        if not all(type(size) is int for size in sizes):
+            original_block(self, element_ty, shape)
+            return
+        key = (id(element_ty), *sizes)
+        if key not in blocks:
+            original_block(self, element_ty, shape)
+            if len(blocks) >= _MOST_BLOCKS:
+                blocks.clear()
+            blocks[key] = (element_ty, dict(vars(self)))  # with the type, whose id is then no other's
+        vars(self).update(blocks[key][1])
+
+    tl.block_type.__init__ = block_type
 
     original_dtype, dtypes = interpreter._get_np_dtype, dict[str, np.dtype]()
 
