@@ -115,8 +115,8 @@ def repair() -> None:
 def _remember(interpreter: Any, tl: Any) -> None:
     """What the interpreter finds out again and again is found out once. 40 % of a run's time was the search for the
     builtins of triton.language, repeated in every call of a device function although the launch around it has replaced
-    them all, and a dictionary of types that is built anew for each constant; a sixth of what was left was the checking
-    and naming of each value's block type."""
+    them all, and a dictionary of types that is built anew for each constant. Of what was
+    left, a profile gave 12 % to block types that are checked and named for each value, and 7 % to the replacing."""
     places = (tl, tl.tensor, tl.math, tl.core, tl.core.tensor_descriptor_base)
     found = {
         place: [(name, member) for name, member in inspect.getmembers(place) if tl.core.is_builtin(member)]
