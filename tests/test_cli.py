@@ -172,8 +172,9 @@ def test_the_installed_plugin_and_the_run_do_not_collide(cli_here, python, tmp_p
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
     ((name, module),) = project["entry-points"]["pytest11"].items()
     assert module == "moe_conformance.plugin"
-    arguments = ["--implementation", "eager", "--stage", "permute", "--problems", "40", "--workers", "1", "--in-process"]
-    done = cli_here(*RUN, *arguments, PYTHONPATH=installed(tmp_path / "site", name))
+    arguments = ("--stage", "permute", "--problems", "40", "--workers", "1", "--in-process")
+    path = installed(tmp_path / "site", name)
+    done = cli_here(*RUN, "--implementation", "eager", *arguments, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout[-3000:]
     # Under any other name pytest sees the module twice: this environment is one in which a collision shows.
     other = installed(tmp_path / "other", "moe_conformance")
