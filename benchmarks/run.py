@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from .floor import Ceilings
 from .layer import DTYPES, Batch, Layer, make_batch, make_layer
 from .reference import TOLERANCE, Reference, error, reference
 from .results import FILE, Case, Measured, Results, protocol
-from .timing import Clock, Deadline, NotCapturable, Repeats
+from .timing import Call, Clock, Deadline, NotCapturable, Repeats, Sample
 from .workloads import Shape, long_context, published_ceilings
 
 Say = Callable[[str], None]
@@ -160,17 +161,25 @@ def _case(
     clock: Clock,
 ) -> None:
     expected = reference(layer, batch)
+    calls: dict[str, Call] = {}
     for name, forward in forwards.items():
         if isinstance(forward, str):
             case.implementations[name] = Measured(failure=forward)
-        else:
-            case.implementations[name] = _implementation(forward, found[name].capturable, batch, expected, clock)
+            continue
+        measured = case.implementations[name] = _eager(forward, batch, expected, clock)
+        if measured.host is not None:
+            if found[name].capturable:
+                calls[name] = partial(forward, batch.x, batch.logits)
+            else:
+                measured.graph_note = "waits for the device"
+    for name, timed in clock.replayed_in_turns(calls).items():
+        _note_graph(case.implementations[name], timed)
     if options.stages and "tritonmoe" in forwards:
         case.stages = stages.measure(layer, batch, clock)
 
 
-def _implementation(forward: Forward, capturable: bool, batch: Batch, expected: Reference, clock: Clock) -> Measured:
-    """Correct first; then eager, host and graph time. An exception is recorded; what was measured before it stays."""
+def _eager(forward: Forward, batch: Batch, expected: Reference, clock: Clock) -> Measured:
+    """Correct first; then eager and host time. An exception is recorded; what was measured before it stays."""
     measured = Measured()
 
     def call() -> object:
@@ -179,20 +188,23 @@ def _implementation(forward: Forward, capturable: bool, batch: Batch, expected: 
     try:
         measured.error = error(expected, forward(batch.x, batch.logits))
         measured.wrong = not measured.error <= TOLERANCE
-        if measured.wrong:
-            return measured
-        measured.eager = clock.eager(call)
-        measured.host = clock.host(call)
-        if capturable:
-            measured.graph = clock.replayed(call)
-        else:
-            measured.graph_note = "waits for the device"
-    except NotCapturable as problem:
-        measured.graph_note = str(problem)
+        if not measured.wrong:
+            measured.eager = clock.eager(call)
+            measured.host = clock.host(call)
     except Exception as problem:  # of a foreign kernel, anything
         measured.failure = _text(problem)
         _release()
     return measured
+
+
+def _note_graph(measured: Measured, timed: Sample | Exception) -> None:
+    if isinstance(timed, Sample):
+        measured.graph = timed
+    elif isinstance(timed, NotCapturable):
+        measured.graph_note = str(timed)
+    else:
+        measured.failure = _text(timed)
+        _release()
 
 
 def _text(problem: BaseException) -> str:

@@ -26,6 +26,9 @@ from .ties import near_tie_gaps, tie_leaders
 TINY = {"fp32": -100, "bf16": -100, "fp16": -14}
 HUGE = {"fp32": 30, "bf16": 30, "fp16": 14}
 
+# Elements between rows by layout: an odd number, or whole vectors of 16 bytes in every dtype.
+_GAPS = {"padded": 7, "spaced": 16}
+
 
 def _near_root(value: int) -> int:
     """The power of two nearest to sqrt(value), by integer arithmetic: no libm decides a scale."""
@@ -164,13 +167,14 @@ class Inputs:
         """The same values in the problem's memory layout; whatever lies between them in storage is NaN.
 
         "column_major" turns weights alone: kernels that load whole vectors do so along either axis of a weight, but of
-        tokens only along the rows.
+        tokens only along the rows. "spaced" leaves whole vectors between rows, "padded" an odd number of elements: for
+        kernels that load vectors only where every step allows it, which may yet take rows to follow each other.
         """
         layout = self.problem.layout
         if tensor.numel() == 0 or tensor.dim() < 2:
             return tensor
-        if layout == "padded":
-            storage = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 7), math.nan)
+        if layout in _GAPS:
+            storage = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + _GAPS[layout]), math.nan)
             view = storage[..., : tensor.shape[-1]]
         elif layout == "transposed" or (layout == "column_major" and weight):
             view = tensor.new_empty((*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])).transpose(-1, -2)

@@ -76,7 +76,9 @@ class Declaration:
     dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
     scorings: tuple[str, ...] = ("softmax", "sigmoid", "softmax_selected")
     activations: tuple[str, ...] = ("silu", "gelu_tanh", "swiglu_clamped")
-    layouts: tuple[str, ...] = ("contiguous", "padded", "transposed", "offset", "packed", "interleaved", "column_major")
+    layouts: tuple[str, ...] = (
+        "contiguous", "padded", "transposed", "offset", "packed", "interleaved", "column_major", "spaced",
+    )  # fmt: skip
     input_precisions: tuple[str, ...] = ("ieee", "tf32")
     groups: bool = True
     selection_bias: bool = True

@@ -17,7 +17,7 @@ Scoring = Literal["softmax", "sigmoid", "softmax_selected"]
 ActivationKind = Literal["silu", "gelu_tanh", "swiglu_clamped"]
 LoadKind = Literal["uniform", "zipf", "one_hot", "few_hot", "round_robin"]
 Values = Literal["normal", "positive", "integers", "spiky", "tiny", "huge", "mixed", "aligned", "exact"]
-Layout = Literal["contiguous", "padded", "transposed", "offset", "packed", "interleaved", "column_major"]
+Layout = Literal["contiguous", "padded", "transposed", "offset", "packed", "interleaved", "column_major", "spaced"]
 
 MAX_EXPERTS = 1024
 

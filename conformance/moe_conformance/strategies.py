@@ -20,7 +20,9 @@ from .profiles import Limits
 EXPERT_COUNTS = (16, 24, 60, 64, 72, 96, 128, 160, 256, 384, 512, 1000, 1024)
 VALUES: tuple[Values, ...] = ("normal", "aligned", "positive", "integers", "spiky", "mixed", "tiny", "huge")
 LONG = 512  # products of a sum beyond which the worst-case bound of random signs loses its power
-LAYOUTS: tuple[Layout, ...] = ("contiguous", "padded", "offset", "transposed", "packed", "interleaved", "column_major")
+LAYOUTS: tuple[Layout, ...] = (
+    "contiguous", "padded", "offset", "transposed", "packed", "interleaved", "column_major", "spaced",
+)  # fmt: skip
 
 
 def sizes(limit: int) -> st.SearchStrategy[int]:

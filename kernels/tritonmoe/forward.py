@@ -25,7 +25,7 @@ from .stages.gate_up import gate_up_tile, run_gate_up
 from .stages.gate_up_direct import run_gate_up_direct
 from .stages.permute import Permutation, identity_permutation, run_permute
 from .stages.route import run_router_logits, run_select_experts
-from .stages.schedule import make_schedule
+from .stages.schedule import Schedule, make_schedule
 from .stages.vector import MOST_SLOTS, run_down_vector, run_gate_up_vector
 from .tiles import Tile, find
 
@@ -244,8 +244,11 @@ def _run_experts(
         h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0], call)
         y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1], call)
         return run_combine_direct(y, weights, ids, w_gate.shape[0], addend, call)
-    permutation = run_permute(ids, w_gate.shape[0])
-    y = _run_ffn(x, permutation, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, input_precision)
+    tile = gate_up_tile(x, ids.numel(), w_gate.shape[0])
+    permutation, schedule = run_permute(ids, w_gate.shape[0], tile.block_m)
+    y = _run_ffn(
+        x, permutation, schedule, tile, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, input_precision
+    )
     return run_combine(y, weights, permutation, addend)
 
 
@@ -262,6 +265,8 @@ def direct_tiles(x: torch.Tensor, rows: int, num_experts: int) -> tuple[Tile, Ti
 def _run_ffn(
     x: torch.Tensor,
     permutation: Permutation,
+    schedule: Schedule,
+    tile: Tile,
     w_gate: torch.Tensor,
     w_up: torch.Tensor,
     w_down: torch.Tensor,
@@ -271,9 +276,7 @@ def _run_ffn(
     down_bias: torch.Tensor | None,
     input_precision: str,
 ) -> torch.Tensor:
-    """y (M, H) in sorted order; one schedule serves both products when their tiles are equally high."""
-    tile = gate_up_tile(x, permutation)
-    schedule = make_schedule(permutation, tile.block_m)
+    """y (M, H) in sorted order. tile, schedule: gate_up's; one schedule serves down, too, if its tiles are as high."""
     h = run_gate_up(
         x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile
     )  # fmt: skip
@@ -287,7 +290,11 @@ def _run_shared(x: torch.Tensor, shared: SharedExpert, activation: Activation, i
     """The shared expert's output (T, H): the routed experts' kernels with one expert that every token visits."""
     permutation = identity_permutation(x.shape[0], x.device)
     w_gate, w_up, w_down = shared.w_gate.unsqueeze(0), shared.w_up.unsqueeze(0), shared.w_down.unsqueeze(0)
-    y = _run_ffn(x, permutation, w_gate, w_up, w_down, activation, None, None, None, input_precision)
+    tile = gate_up_tile(x, x.shape[0], 1)
+    schedule = make_schedule(permutation, tile.block_m)
+    y = _run_ffn(
+        x, permutation, schedule, tile, w_gate, w_up, w_down, activation, None, None, None, input_precision
+    )  # fmt: skip
     if shared.gate is None:
         return y
     # Sigmoid scoring with a single expert is sigmoid(x @ gate.T): the router's kernels serve here too.

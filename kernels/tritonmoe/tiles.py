@@ -18,7 +18,9 @@ class Tile:
     block_m, block_n, block_k: rows, output columns and depth of a step; powers of two, at least 16 (what tl.dot takes).
     group_m: row tiles that walk over the columns together. num_warps: a power of two. num_stages: pipeline depth.
     descriptors: blocks come through tensor descriptors where the layout of the weights allows (block_m is then at least
-    32, for tiles of half the height must exist too). per_processor: so many programs a processor walk over all tiles
+    32, for tiles of half the height must exist too). gather_below: of gate_up with descriptors, the number of columns F
+    below which rows of x are fetched one by one as they are multiplied, and from which on they are copied to their
+    sorted order first, to come in blocks as well. per_processor: so many programs a processor walk over all tiles
     (down with descriptors); 0: one program a tile.
     Raises TypeError for a field that is no int, ValueError for one out of range.
     """
@@ -31,11 +33,13 @@ class Tile:
     num_stages: int
     descriptors: bool = False
     per_processor: int = 0
+    gather_below: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.descriptors, bool):
             raise TypeError(f"descriptors must be a bool, got {self.descriptors!r}")
-        least = {"block_m": 32 if self.descriptors else 16, "block_n": 16, "block_k": 16, "per_processor": 0}
+        least = {"block_m": 32 if self.descriptors else 16, "block_n": 16, "block_k": 16}
+        least |= {"per_processor": 0, "gather_below": 0}
         for field in fields(self):
             if field.name == "descriptors":
                 continue
@@ -44,7 +48,7 @@ class Tile:
                 raise TypeError(f"{field.name} must be an int, got {value!r} of type {type(value).__name__}")
             if value < least.get(field.name, 1):
                 raise ValueError(f"{field.name} must be at least {least.get(field.name, 1)}, got {value}")
-            if field.name not in ("group_m", "num_stages", "per_processor") and value & (value - 1):
+            if field.name in ("block_m", "block_n", "block_k", "num_warps") and value & (value - 1):
                 raise ValueError(f"{field.name} must be a power of two, got {value}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -15,14 +16,24 @@ from tritonmoe.tiles import TileRow, choose, find, table
 # Where each kind of row is looked up, and the stage of the suite that runs its kernel.
 _MODULES = {"router": "route", "gate_up": "gate_up", "down": "down"}
 _DIRECT = ("gate_up_direct", "down_direct")
+_WIDEST = 2**20  # no F is larger
 DTYPES = {2: ("bf16", "fp16"), 4: ("fp32",)}
 
 
 def rows(shared_memory: int | None) -> list[TileRow]:
     """The rows that a device with so many bytes of shared memory a program may be given (None: the interpreter)."""
     if shared_memory is None:
-        return [row for row in table() if row.itemsize is None]
-    return [row for row in table() if row.shared_memory is not None and row.shared_memory <= shared_memory]
+        found = [row for row in table() if row.itemsize is None]
+    else:
+        found = [row for row in table() if row.shared_memory is not None and row.shared_memory <= shared_memory]
+    return [form for row in found for form in _forms(row)]
+
+
+def _forms(row: TileRow) -> Iterator[TileRow]:
+    """The row, and where a wide F has the rows of x copied first, the row that copies them for every F."""
+    yield row
+    if 0 < row.tile.gather_below <= _WIDEST:
+        yield replace(row, tile=replace(row.tile, gather_below=0))
 
 
 def stage_of(row: TileRow) -> str:
@@ -36,6 +47,7 @@ def name_of(row: TileRow) -> str:
     return (
         f"{row.stage} {tile.block_m}x{tile.block_n}x{tile.block_k}, groups of {tile.group_m}, {tile.num_warps} warps, "
         f"{tile.num_stages} stages{', descriptors' if tile.descriptors else ''}"
+        f"{f', fetched below F = {tile.gather_below}' if tile.gather_below else ''}"
     )
 
 

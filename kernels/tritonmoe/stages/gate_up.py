@@ -31,7 +31,6 @@ from ..rules import Activation
 from ..tiles import Tile, choose
 from .gate_up_descriptor import run_gate_up_descriptor
 from .gate_up_kernel import gate_up_kernel
-from .gather import sorted_rows
 from .permute import Permutation
 from .schedule import Schedule, make_schedule
 
@@ -73,16 +72,17 @@ def gate_up(
         check_tile(tile)
         accept(description)
     require_runnable(gate_up_kernel, x.device)
-    tile = tile or gate_up_tile(x, permutation)
+    tile = tile or gate_up_tile(x, permutation.order.shape[0], permutation.num_experts)
     schedule = make_schedule(permutation, tile.block_m)
     return run_gate_up(
         x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile
     )  # fmt: skip
 
 
-def gate_up_tile(x: torch.Tensor, permutation: Permutation) -> Tile:
-    rows = cdiv(permutation.order.shape[0], permutation.num_experts)
-    return choose("gate_up", x.element_size(), rows, shared_memory_limit(gate_up_kernel, x.device))
+def gate_up_tile(x: torch.Tensor, rows: int, num_experts: int) -> Tile:
+    """rows: routed rows of all experts."""
+    memory = shared_memory_limit(gate_up_kernel, x.device)
+    return choose("gate_up", x.element_size(), cdiv(rows, num_experts), memory)
 
 
 def run_gate_up(
@@ -102,11 +102,9 @@ def run_gate_up(
     ffn = w_gate.shape[1]
     vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
     if tile.descriptors and describable(vec, permutation.order.shape[0], w_gate, w_up):
-        rows = sorted_rows(x, permutation, vec)
         return run_gate_up_descriptor(
-            rows, permutation.offsets, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
-            vec,
-        )  # fmt: skip
+            x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile, vec
+        )
     h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
     launch_planned(
         _plan,

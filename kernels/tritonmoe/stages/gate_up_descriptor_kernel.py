@@ -1,10 +1,13 @@
-"""gate_up on sorted rows: blocks of rows and weights come through tensor descriptors, for copies in bulk."""
+"""gate_up on sorted rows: blocks of weights come through tensor descriptors, for copies in bulk.
+
+Rows do too where they were copied to their sorted order before; else each is fetched from its token.
+"""
 
 import triton
 import triton.language as tl
 
 from .gate_up_kernel import activate
-from .matmul_kernel import element_count, load_bias
+from .matmul_kernel import element_count, element_stride, load_bias, load_rows
 
 
 @triton.jit
@@ -31,6 +34,8 @@ def expert_tile_coordinates(
 @triton.jit
 def multiply(
     rows,
+    x,
+    order,
     w_gate,
     w_up,
     gate_bias,
@@ -42,6 +47,8 @@ def multiply(
     end,
     hidden,
     ffn,
+    top_k,
+    x_row,
     gate_bias_expert,
     gate_bias_n,
     up_bias_expert,
@@ -49,16 +56,30 @@ def multiply(
     alpha,
     limit,
     ACTIVATION: tl.constexpr,
+    MASK_K: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Rows first to first + BLOCK_M, those from `end` on for nothing: they are another expert's, and are not stored."""
+    """Rows first to first + BLOCK_M, those from `end` on for nothing: they are another expert's, and are not stored.
+
+    rows: a descriptor of the rows in sorted order. None: a row is a token of x, whose rows are x_row apart.
+    """
+    k = tl.arange(0, BLOCK_K)
+    if rows is None:
+        # Behind the expert's last row it is read again: a row that exists, and that is in the cache.
+        routed = tl.load(order + tl.minimum(first + tl.arange(0, BLOCK_M), end - 1))
+        token = (routed // top_k).to(tl.int64)
+        pointers = x + token[:, None] * x_row + k[None, :]
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, hidden, BLOCK_K):
-        block = rows.load([first, start])
+        if rows is None:
+            block = load_rows(pointers, k < hidden - start, MASK_K)
+            pointers += BLOCK_K
+        else:
+            block = rows.load([first, start])
         w = w_gate.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
         gate = tl.dot(block, w.T, gate, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
         w = w_up.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
@@ -78,13 +99,15 @@ def multiply(
 
 @triton.jit(
     do_not_specialize=[
-        "hidden", "ffn", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
+        "hidden", "ffn", "top_k", "x_row", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
         "limit",
     ]
 )  # fmt: skip
 def gate_up_descriptor_kernel(
     rows,
     half_rows,
+    x,
+    order,
     offsets,
     tile_expert,
     tile_start,
@@ -95,6 +118,8 @@ def gate_up_descriptor_kernel(
     h,
     hidden,
     ffn,
+    top_k,
+    x_row,
     gate_bias_expert,
     gate_bias_n,
     up_bias_expert,
@@ -103,6 +128,7 @@ def gate_up_descriptor_kernel(
     limit,
     ACTIVATION: tl.constexpr,
     VEC: tl.constexpr,
+    MASK_K: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -111,6 +137,7 @@ def gate_up_descriptor_kernel(
 ):
     hidden = element_count(hidden, VEC)
     ffn = element_count(ffn, VEC)
+    x_row = element_stride(x_row, False, VEC)
     columns = tl.cdiv(ffn, BLOCK_N)
     slot = tl.program_id(0) // columns
     expert = tl.load(tile_expert + slot)
@@ -122,13 +149,13 @@ def gate_up_descriptor_kernel(
     # The last tile of an expert is half empty on average: where half the height is enough, half the work is done.
     if end - first <= BLOCK_M // 2:
         multiply(
-            half_rows, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, gate_bias_expert,
-            gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, INPUT_PRECISION, BLOCK_M // 2, BLOCK_N,
-            BLOCK_K,
+            half_rows, x, order, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, top_k,
+            x_row, gate_bias_expert, gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, MASK_K,
+            INPUT_PRECISION, BLOCK_M // 2, BLOCK_N, BLOCK_K,
         )  # fmt: skip
     else:
         multiply(
-            rows, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, gate_bias_expert,
-            gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, INPUT_PRECISION, BLOCK_M, BLOCK_N,
-            BLOCK_K,
+            rows, x, order, w_gate, w_up, gate_bias, up_bias, h, expert, column, first, end, hidden, ffn, top_k,
+            x_row, gate_bias_expert, gate_bias_n, up_bias_expert, up_bias_n, alpha, limit, ACTIVATION, MASK_K,
+            INPUT_PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
         )  # fmt: skip

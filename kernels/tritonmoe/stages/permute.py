@@ -10,6 +10,7 @@ from ..arguments import IDS, MAX_EXPERTS, accept, accepted, call_of, check_int, 
 from ..launch import cdiv, next_power_of_two, require_runnable, strides
 from ..plans import Plan, launch_planned, plan
 from .permute_kernel import count_kernel, scan_kernel, scatter_kernel
+from .schedule import Schedule, bounds_and_schedule, store_bounds
 
 _ROWS = 128  # rows of a block: its triangular comparison has the square of this many elements
 _BUCKETS = 64  # buckets compared with a block's rows at a time
@@ -52,11 +53,17 @@ def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
         check_rows(*ids.shape)
         accept(description)
     require_runnable(count_kernel, ids.device)
-    return run_permute(ids, num_experts)
+    return _run(ids, num_experts, None)[0]
 
 
-def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
-    """permute, of checked arguments."""
+def run_permute(ids: torch.Tensor, num_experts: int, block_m: int) -> tuple[Permutation, Schedule]:
+    """permute, of checked arguments and at least one row, and its row tiles of height block_m."""
+    permutation, schedule = _run(ids, num_experts, block_m)
+    assert schedule is not None, "no rows"
+    return permutation, schedule
+
+
+def _run(ids: torch.Tensor, num_experts: int, block_m: int | None) -> tuple[Permutation, Schedule | None]:
     device = ids.device
     tokens, top_k = ids.shape
     rows = tokens * top_k
@@ -65,7 +72,7 @@ def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     if rows == 0:
         # Nothing is launched that could write them, and the offsets of no rows are zeros.
         offsets = torch.zeros((num_experts + 1,), dtype=torch.int32, device=device)
-        return Permutation(order, inverse, offsets, top_k, num_experts)
+        return Permutation(order, inverse, offsets, top_k, num_experts), None
     offsets = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
     num_blocks = cdiv(rows, _ROWS)
     buckets = torch.empty((num_blocks * _ROWS,), dtype=torch.int32, device=device)
@@ -74,8 +81,13 @@ def run_permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     launch_planned(_plan_count, (num_experts,), ids, buckets, counts)
     launch_planned(_plan_scan, (), counts, totals)
     # counts now holds, for each bucket, the rows of it in earlier blocks.
-    launch_planned(_plan_scatter, (), buckets, counts, totals, order, inverse, offsets)
-    return Permutation(order, inverse, offsets, top_k, num_experts)
+    schedule = None
+    if block_m is None:
+        store_bounds(totals, offsets)
+    else:
+        schedule = bounds_and_schedule(totals, offsets, rows, block_m)
+    launch_planned(_plan_scatter, (), buckets, counts, offsets, order, inverse)
+    return Permutation(order, inverse, offsets, top_k, num_experts), schedule
 
 
 def _blocks(num_experts: int) -> dict[str, int]:
@@ -102,16 +114,10 @@ def _plan_scan(counts: torch.Tensor, totals: torch.Tensor) -> Plan:
 
 
 def _plan_scatter(
-    buckets: torch.Tensor,
-    counts: torch.Tensor,
-    totals: torch.Tensor,
-    order: torch.Tensor,
-    inverse: torch.Tensor,
-    offsets: torch.Tensor,
+    buckets: torch.Tensor, counts: torch.Tensor, offsets: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor
 ) -> Plan:
-    num_experts, num_blocks = counts.shape[0] - 1, counts.shape[1]
-    sizes = (num_blocks, num_experts)
-    return plan(scatter_kernel, num_blocks, *sizes, **_blocks(num_experts))
+    num_blocks = counts.shape[1]
+    return plan(scatter_kernel, num_blocks, num_blocks, ROWS=_ROWS, num_warps=4)
 
 
 def identity_permutation(tokens: int, device: torch.device) -> Permutation:

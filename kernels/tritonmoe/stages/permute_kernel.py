@@ -1,8 +1,9 @@
-"""permute: a stable counting sort of routed rows by expert, in three kernels without atomics.
+"""permute: a stable counting sort of routed rows by expert, in four kernels without atomics.
 
 Bucket e < E holds expert e; bucket E holds dropped rows (ids outside [0, E)). Rows are cut into blocks of ROWS.
 count: the bucket of each row (-1 behind the last one), and the histogram of each block.
 scan: for each bucket an exclusive sum over blocks, and its total.
+bounds (schedule_kernel.py): for each bucket the rows of smaller ones.
 scatter: position = rows of smaller buckets + rows of this bucket in earlier blocks + equal rows earlier in the block.
 """
 
@@ -64,34 +65,14 @@ def scan_kernel(counts, totals, num_blocks, num_experts, BLOCKS: tl.constexpr, B
     tl.store(totals + bucket, total, mask=exists)
 
 
-@triton.jit(do_not_specialize=["num_blocks", "num_experts"])
-def scatter_kernel(
-    buckets,
-    prefixes,
-    totals,
-    order,
-    inverse,
-    offsets,
-    num_blocks,
-    num_experts,
-    ROWS: tl.constexpr,
-    BUCKETS: tl.constexpr,
-):
+@triton.jit(do_not_specialize=["num_blocks"])
+def scatter_kernel(buckets, prefixes, offsets, order, inverse, num_blocks, ROWS: tl.constexpr):
     block = tl.program_id(0)
     lane = tl.arange(0, ROWS)
     bucket_of = tl.load(buckets + block.to(tl.int64) * ROWS + lane)
     inside = bucket_of >= 0
-    position = tl.load(prefixes + bucket_of.to(tl.int64) * num_blocks + block, mask=inside, other=0)
-    carry = tl.zeros((1,), dtype=tl.int32)
-    for start in range(0, num_experts + 1, BUCKETS):
-        bucket = start + tl.arange(0, BUCKETS)
-        exists = bucket <= num_experts
-        total = tl.load(totals + bucket, mask=exists, other=0)
-        smaller = bucket[:, None] < bucket_of[None, :]
-        position += tl.sum(tl.where(smaller, total[:, None], 0), axis=0)
-        # One program of the grid publishes the segment bounds; bucket E's bound is the number of rows kept.
-        tl.store(offsets + bucket, carry + tl.cumsum(total, axis=0) - total, mask=exists & (block == 0))
-        carry += tl.sum(total, axis=0)
+    position = tl.load(offsets + bucket_of, mask=inside, other=0)
+    position += tl.load(prefixes + bucket_of.to(tl.int64) * num_blocks + block, mask=inside, other=0)
     # Same bucket and an earlier lane in one comparison: keys of one bucket differ by less than ROWS, others by more.
     key = bucket_of * (2 * ROWS) + lane
     equal_before = (key[None, :] - key[:, None] - 1).to(tl.uint32) < ROWS - 1
