@@ -75,15 +75,16 @@ def multiply(
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, hidden, BLOCK_K):
+        # Weights first: the first of them are on their way while the order of the rows is still being looked up.
+        of_gate = w_gate.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
+        of_up = w_up.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
         if rows is None:
             block = load_rows(pointers, k < hidden - start, MASK_K)
             pointers += BLOCK_K
         else:
             block = rows.load([first, start])
-        w = w_gate.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
-        gate = tl.dot(block, w.T, gate, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
-        w = w_up.load([expert, column * BLOCK_N, start]).reshape(BLOCK_N, BLOCK_K)
-        up = tl.dot(block, w.T, up, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
+        gate = tl.dot(block, of_gate.T, gate, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
+        up = tl.dot(block, of_up.T, up, input_precision=INPUT_PRECISION, out_dtype=tl.float32)
 
     position = first + tl.arange(0, BLOCK_M)
     n = column * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -14,7 +14,7 @@ from .schedule_kernel import bounds_kernel, schedule_kernel
 if TYPE_CHECKING:
     from .permute import Permutation
 
-_TILE_ELEMENTS = 8192  # slots times experts that one program compares in registers
+_TILE_ELEMENTS = 2048  # slots times experts that one program compares in registers
 
 
 @dataclass(frozen=True)
