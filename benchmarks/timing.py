@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -11,8 +11,6 @@ from statistics import median
 import torch
 
 Call = Callable[[], object]
-
-_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -91,30 +89,32 @@ class Clock:
         """`replayed` of several calls in turns; in place of a time the exception, NotCapturable or any other.
 
         One after another, a call would meet the device as the one before it has left it: at its power limit a device
-        runs slower for a while, and one that rested runs faster. So each call has a share of its repeats in every
-        round, and every second round goes through them in reverse.
+        runs slower for tens of milliseconds, and one that has rested runs faster. So the calls alternate from replay to
+        replay, every second round in reverse.
 
-        Each replay has its own pair of events; the flush lies between the pairs. All of a turn is queued at once: the
-        flush is longer than a launch, so that no timing contains the host.
+        Each replay has its own pair of events; the flush lies between the pairs. All is queued at once: the flush is
+        longer than a launch, so that no timing contains the host.
         """
         found: dict[str, Sample | Exception] = {}
         graphs: dict[str, torch.cuda.CUDAGraph] = {}
-        seconds: dict[str, list[float]] = {}
-        shares: dict[str, int] = {}
+        counts: dict[str, int] = {}
         try:
             for name, call in calls.items():
                 try:
                     if self.device.type == "cpu":
                         raise NotCapturable("no graphs on a CPU")
                     graphs[name] = self._capture(call)
-                    count = self.repeats.count(min(self._queued(graphs[name].replay, 2)))
-                    shares[name], seconds[name] = -(-count // _ROUNDS), []
+                    counts[name] = self.repeats.count(min(self._queued([graphs[name].replay] * 2)))
                 except Exception as problem:  # a foreign kernel may fail in any way; the others are timed all the same
                     found[name] = problem
-            for turn in range(_ROUNDS):
-                for name in list(seconds) if turn % 2 == 0 else list(seconds)[::-1]:
-                    seconds[name] += self._queued(graphs[name].replay, shares[name])
-            return found | {name: Sample.of(times) for name, times in seconds.items()}
+            order = []
+            for turn in range(max(counts.values(), default=0)):
+                names = [name for name, count in counts.items() if turn < count]
+                order += names if turn % 2 == 0 else names[::-1]
+            seconds = self._queued([graphs[name].replay for name in order])
+            for name in counts:
+                found[name] = Sample.of([once for of, once in zip(order, seconds, strict=True) if of == name])
+            return found
         finally:
             self.synchronize()
             for graph in graphs.values():
@@ -138,10 +138,10 @@ class Clock:
             raise NotCapturable(" ".join(str(error).split())[:200] or repr(error)) from error
         return graph
 
-    def _queued(self, call: Call, count: int) -> list[float]:
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
+    def _queued(self, calls: Sequence[Call]) -> list[float]:
+        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in calls]
         self.synchronize()
-        for start, end in pairs:
+        for call, (start, end) in zip(calls, pairs, strict=True):
             self.flush()
             start.record()
             call()
