@@ -271,7 +271,7 @@ def test_scaling_that_leaves_the_normal_range_is_refused_and_not_passed(judge_wi
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "padded", "transposed", "offset", "packed", "interleaved"])
+@pytest.mark.parametrize("layout", ["contiguous", "padded", "spaced", "transposed", "offset", "packed", "interleaved"])
 def test_like_keeps_strides_and_alignment(layout):
     inputs = generate(Problem(**SIZES, layout=layout, expert_bias=True), "cpu")
     for name in ("x", "w_gate", "w_up", "w_down", "gate_bias", "router_weight"):

@@ -15,7 +15,7 @@ from moe_conformance.loads import expert_loads
 from moe_conformance.problem import Load, Problem, Router
 
 SIZES = {"tokens": 5, "hidden": 7, "ffn": 6, "experts": 4, "top_k": 2}
-LAYOUTS = ("contiguous", "padded", "transposed", "offset", "packed", "interleaved")
+LAYOUTS = ("contiguous", "padded", "spaced", "transposed", "offset", "packed", "interleaved")
 EVERYTHING = {
     "router": Router(logit_bias=True, selection_bias=True, expert_scale=True),
     "expert_bias": True,
@@ -143,7 +143,7 @@ def gaps(view: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MATRICES)
-@pytest.mark.parametrize("layout", ["padded", "offset", "transposed"])
+@pytest.mark.parametrize("layout", ["padded", "spaced", "offset", "transposed"])
 def test_layouts_are_what_their_names_say(layout, name):
     view = getattr(generate(Problem(**SIZES, **EVERYTHING, layout=layout), "cpu"), name)
     plain = torch.empty(view.shape)
@@ -154,11 +154,13 @@ def test_layouts_are_what_their_names_say(layout, name):
         assert between.numel() == 0
         return
     assert bool(between.isnan().all())
-    if layout == "padded":
+    if layout in ("padded", "spaced"):
+        gap = 7 if layout == "padded" else 16
         rows = view.numel() // view.shape[-1]
         assert view.stride(-1) == 1
-        assert view.stride(-2) == view.shape[-1] + 7
-        assert between.numel() == 7 * rows
+        assert view.stride(-2) == view.shape[-1] + gap
+        assert between.numel() == gap * rows
+        assert (gap * view.element_size() % 16 == 0) == (layout == "spaced"), "whole vectors"
     else:
         assert view.stride() == plain.stride()
         assert view.storage_offset() == 1

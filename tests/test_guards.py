@@ -19,7 +19,7 @@ from moe_conformance.problem import Problem
 from moe_conformance.registry import all_properties, make_trial, run_trial
 
 SIZES = {"tokens": 6, "hidden": 20, "ffn": 18, "experts": 6, "top_k": 2}
-LAYOUTS = ("contiguous", "padded", "transposed", "offset", "packed", "interleaved")
+LAYOUTS = ("contiguous", "padded", "spaced", "transposed", "offset", "packed", "interleaved")
 NAMES = ("x", "router_weight", "w_gate", "w_up", "w_down", "ids", "weights", "h", "y", "addend", "down_bias")
 
 
