@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -201,6 +202,46 @@ def test_a_cpu_has_no_graphs_and_a_deadline_may_be_absent():
         Clock(CPU, Repeats()).replayed(lambda: None)
     assert not Deadline(None).passed()
     assert Deadline(-1.0).passed()
+
+
+class Recorded(Clock):
+    """A clock whose device is a list: a graph is the call itself, which notes its name and says how long it took."""
+
+    def __init__(self):
+        super().__init__(CPU, Repeats(least=2, most=4, seconds=4.0))
+        self.device = torch.device("cuda", 0)
+        self.seen = []
+
+    def synchronize(self):
+        pass
+
+    def _capture(self, call):
+        if call is None:
+            raise NotCapturable("waits")
+        return mock.Mock(replay=call)
+
+    def _queued(self, calls):
+        return [call() for call in calls]
+
+    def call(self, name, seconds):
+        def replay():
+            self.seen.append(name)
+            return seconds
+
+        return replay
+
+
+def test_calls_take_turns_and_one_that_fails_leaves_the_others_alone():
+    clock = Recorded()
+    failure = RuntimeError("illegal address")
+    broken = mock.Mock(side_effect=failure)
+    calls = {"a": clock.call("a", 1.0), "none": None, "b": clock.call("b", 2.0), "broken": broken}
+    found = clock.replayed_in_turns(calls)
+    assert "".join(clock.seen) == "aabb" + "ab" + "ba" + "a" + "a", "two of each first; then 4 of a and 2 of b"
+    assert found["a"] == Sample(1.0, 1.0, 1.0, 4)
+    assert found["b"] == Sample(2.0, 2.0, 2.0, 2)
+    assert isinstance(found["none"], NotCapturable)
+    assert found["broken"] is failure
 
 
 # ---- results, check, report
