@@ -30,12 +30,12 @@ def inputs() -> Inputs:
 
 @CASES
 def test_nothing_is_launched_or_allocated_for_a_bad_input(case, monkeypatch):
-    """Every kernel goes through `launch_planned`, and every buffer through torch.empty or torch.zeros."""
+    """Every kernel goes through `launch`, and every buffer through torch.empty or torch.zeros."""
     arguments = bad_input._arguments(OURS, inputs(), case)
     happened: list[str] = []
     for module in (combine, down, gate_up, permute, route, schedule):
-        monkeypatch.setattr(module, "launch_planned", lambda *_, **__: happened.append("launch"))
-    for name in ("empty", "zeros", "arange"):
+        monkeypatch.setattr(module, "launch", lambda *_, **__: happened.append("launch"))
+    for name in ("empty", "empty_strided", "zeros"):
         monkeypatch.setattr(torch, name, lambda *_, **__: happened.append("allocation"))
     outcome = bad_input._outcome(lambda: getattr(OURS, case.stage)(*arguments), case)
     monkeypatch.undo()

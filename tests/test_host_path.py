@@ -1,13 +1,16 @@
-"""What calls remember: checks that passed, plans of launches, compiled kernels. Never a tensor, never too much."""
+"""What calls remember: checks that passed, and what was launched. Never a tensor, never too much."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tritonmoe
 from moe_conformance import bad_input, interpreter
@@ -15,7 +18,8 @@ from moe_conformance.generate import Inputs, generate
 from moe_conformance.implementation import load
 from moe_conformance.problem import Problem
 from moe_conformance.profiles import landmark_problems
-from tritonmoe import arguments, plans
+from tritonmoe import arguments
+from tritonmoe.replay import _packed
 
 interpreter.repair()
 OURS = load("tritonmoe")
@@ -80,7 +84,7 @@ def test_a_tensor_without_an_address_is_checked_and_not_remembered():
     assert len(arguments._accepted) == before
 
 
-# -- plans -----------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------------------------
 
 
 def crooked(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,7 +106,7 @@ def turned(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("change", [crooked, spread, turned])
 @pytest.mark.parametrize("name", ["x", "router_weight", "w_gate", "w_up", "w_down"])
 @pytest.mark.parametrize("tokens", TOKENS)
-def test_another_layout_has_another_plan(tokens, name, change):
+def test_another_layout_is_another_call(tokens, name, change):
     made = inputs(tokens=tokens)
     want = forward(made)
     assert torch.equal(forward(made, **{name: change(getattr(made, name))}), want)
@@ -138,13 +142,10 @@ def test_the_stages_and_the_forward_agree_when_called_again(tokens):
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(plans, "MOST_PLANS", 5)
     monkeypatch.setattr(arguments, "MOST_CALLS", 5)
-    plans._plans.clear()
     arguments._accepted.clear()
     for tokens in range(1, 30):
         tritonmoe.permute(torch.zeros(tokens, 2, dtype=torch.int32), 4)
-        assert len(plans._plans) <= 5
         assert len(arguments._accepted) <= 5
 
 
@@ -160,11 +161,35 @@ def test_no_tensor_is_kept(tokens):
     assert [each() for each in alive] == [None] * 5
 
 
-# -- compiled kernels ------------------------------------------------------------------------------------------------
+# -- replays ---------------------------------------------------------------------------------------------------------
 
 
-def test_shortcuts_to_compiled_kernels(python):
-    done = python(str(Path(__file__).with_name("shortcuts.py")), TRITON_INTERPRET="0")
+@given(st.data())
+def test_tensors_that_live_at_the_same_time_lie_apart(data):
+    """Of any launches of any tensors: places are aligned, inside the workspace, and apart where lives overlap."""
+    sizes = data.draw(st.lists(st.integers(1, 3000), min_size=1, max_size=8))
+    launches = data.draw(st.lists(st.sets(st.integers(0, len(sizes) - 1), max_size=4), min_size=1, max_size=10))
+    tensors = [torch.empty(size, dtype=torch.uint8) for size in sizes]
+    places, workspace = _packed(tensors, launches)
+    assert [place.nbytes for place in places] == sizes
+    ends = [place.offset + place.nbytes for place in places]
+    assert max(ends) <= workspace <= sum(-(-size // 256) * 256 for size in sizes)
+    assert all(place.offset % 256 == 0 for place in places)
+    for one, other in combinations(range(len(sizes)), 2):
+        lives = [[at for at, used in enumerate(launches) if each in used] for each in (one, other)]
+        if all(lives) and lives[0][0] <= lives[1][-1] and lives[1][0] <= lives[0][-1]:
+            assert ends[one] <= places[other].offset or ends[other] <= places[one].offset
+
+
+def test_a_workspace_is_no_larger_than_what_lives_at_once():
+    """A chain, in which each launch reads what the one before it wrote."""
+    tensors = [torch.empty(1024, dtype=torch.uint8) for _ in range(6)]
+    _, workspace = _packed(tensors, [{0}, *[{at, at + 1} for at in range(5)]])
+    assert workspace == 2048
+
+
+def test_replays_of_compiled_kernels(python):
+    done = python(str(Path(__file__).with_name("replays.py")), TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
 
 

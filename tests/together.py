@@ -1,7 +1,7 @@
 """Launches that wait until their kernels are compiled (tritonmoe.first_call), with TRITON_INTERPRET=0.
 
-The device is simulated on the CPU, where the package does not wait: the tests say that it should. Run as a program by
-test_host_path.py: an assertion that fails is its only word.
+The device is simulated on the CPU, where the package compiles nothing ahead: the tests say that it should. Run as a
+program by test_host_path.py: an assertion that fails is its only word.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def forward(tokens: int, **changed: object) -> torch.Tensor:
 
 
 def forget() -> None:
-    arguments._accepted.clear()
+    arguments.forget()
     first_call._known.clear()
 
 
@@ -81,7 +81,7 @@ def the_result_is_the_same(tokens: int) -> None:
     assert threading.get_ident() not in seen.threads
     # What was compiled ahead is what was launched.
     assert set(seen.ahead) == set(seen.launched)
-    assert waiting.launches is None
+    assert waiting.collected is None
 
 
 def known_kinds_are_not_looked_up_twice() -> None:
@@ -117,7 +117,7 @@ def a_failure_ahead_is_the_launchs_to_tell() -> None:
     forget()
     with Watched(), mock.patch.object(JITFunction, "warmup", side_effect=RuntimeError("no compiler")):
         assert torch.equal(forward(3), forward(3))
-    assert waiting.launches is None
+    assert waiting.collected is None
 
 
 def what_is_raised_on_the_way_launches_nothing() -> None:
@@ -130,7 +130,7 @@ def what_is_raised_on_the_way_launches_nothing() -> None:
             raised = True
     assert raised
     assert seen.launched == []
-    assert waiting.launches is None
+    assert waiting.collected is None
 
 
 def main() -> None:

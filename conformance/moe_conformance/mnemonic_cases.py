@@ -290,10 +290,10 @@ def _permute(experts: int, dtype: torch.dtype, tokens: int, top_k: int, offset: 
     return lambda: tritonmoe.permute(empty(dtype, tokens, top_k, offset=offset), experts)
 
 
-def _schedule(experts: int, height: int) -> Call:
+def _schedule(experts: int, height: int, crowded_first: bool) -> Call:
     from tritonmoe.stages.schedule import make_schedule
 
-    return lambda: make_schedule(_permutation(experts), height)
+    return lambda: make_schedule(_permutation(experts), height, crowded_first)
 
 
 def without_dtype() -> Iterator[tuple[str, Call]]:
@@ -308,7 +308,8 @@ def without_dtype() -> Iterator[tuple[str, Call]]:
             yield f"permute {experts} {dtype}", _permute(experts, dtype, 97, min(experts, 3), experts % 2)
     for experts in (1, 8, 37, 256, 1024):
         for height in _HEIGHTS if experts == 8 else _HEIGHTS[:1]:
-            yield f"schedule {experts} {height}", _schedule(experts, height)
+            for crowded_first in (False, True):
+                yield f"schedule {experts} {height} {crowded_first}", _schedule(experts, height, crowded_first)
 
 
 def builds(group: str, target: str, shared_memory: int) -> Iterator[tuple[str, Call]]:

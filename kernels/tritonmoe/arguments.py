@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from .launch import VECTOR_BYTES
-from .plans import REACH
 from .rules import Activation, RouterRule
 from .tiles import Tile
 
 if TYPE_CHECKING:
+    from .replay import Replay
     from .stages.permute import Permutation
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -24,26 +24,32 @@ IDS = (torch.int32, torch.int64)
 PRECISIONS = ("ieee", "tf32")
 MAX_EXPERTS = 1024  # a token's scores live in one program, padded to a power of two
 MAX_ROWS = 2**31 - 1  # routed rows are numbered in int32
+REACH = 2**31 - 1  # bytes that a signed offset of 32 bits can reach
 MOST_CALLS = 4096  # remembered at a time; then all are forgotten
 
 
 class Call:
     """A call whose checks have passed; the same object for calls that call_of describes alike, while it is remembered.
 
-    It stands for the layouts of the caller's tensors and for the other arguments (tritonmoe.plans).
+    replays: by device index, what such calls have launched (tritonmoe.replay).
     """
+
+    def __init__(self) -> None:
+        self.replays: dict[int, Replay] = {}
 
 
 _accepted: dict[object, Call] = {}
 
 
 def call_of(function: Callable[..., object], *values: object) -> tuple[object, ...]:
-    """What checks and plans may look at: of a tensor all but its elements, of its address the alignment.
+    """What checks, launchers and compiled kernels may look at: of a tensor all but its elements, of its address the
+    alignment. Everything else counts by type and value: True and 1.0 equal 1.
 
-    Everything else counts by type and value: True and 1.0 equal 1.
+    Triton compiles one kernel for addresses that are multiples of 16 and another for the rest; for devices that have
+    instructions for it, also one for memory that offsets of 32 bits reach.
     """
     # One flat list, since this is done for every call: what follows a type is told by it, and by a tensor's device or
-    # layout. Of a tensor it is what tritonmoe.plans.layout says, too.
+    # layout.
     seen: list[object] = [function]
     for value in values:
         if value is None:
@@ -91,6 +97,11 @@ def accept(description: tuple[object, ...]) -> Call:
         return _accepted.setdefault(description, call)
     except TypeError:  # it is checked each time then
         return call
+
+
+def forget() -> None:
+    """Forgets all calls: the next of each is checked and launched as a first one, with what its launchers now say."""
+    _accepted.clear()
 
 
 def check_int(name: str, value: object, low: int, high: int, high_name: str = "") -> None:

@@ -6,16 +6,17 @@ which Triton allows, and most of a compilation leaves Python to others; then the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .launch import VECTOR_BYTES, Launch, is_interpreted, on_device, waiting
+from .launch import VECTOR_BYTES, Collected, Launch, is_interpreted, on_device, waiting
+
+Result = TypeVar("Result")
 
 MOST_KNOWN = 4096  # kinds of launches remembered at a time; then all are forgotten
 _known: set[object] = set()
@@ -25,28 +26,30 @@ _known: set[object] = set()
 _loading = Lock()
 
 
-@contextmanager
-def compiled_together(device: torch.device) -> Iterator[None]:
-    """Holds back the launches of the block. What the block raises is raised, and nothing of it is launched.
+def is_capturing(device: torch.device) -> bool:
+    """Whether launches are being recorded in a graph, where nothing may be loaded that was not asked for."""
+    return device.type != "cpu" and bool(torch.get_device_module(device).is_current_stream_capturing())
 
-    Not on a CPU (Triton's interpreter, a simulator), nor while a graph is captured: there they are made at once.
+
+def launched_together(device: torch.device, run: Callable[[], Result]) -> tuple[Result, Collected, list[object]]:
+    """What run() returns, its launches, which were made when it was done, and what Triton returned for each.
+
+    What run raises is raised, and nothing of it is launched.
     """
-    if waiting.launches is not None or not _has_compiler(device):
-        yield
-        return
-    launches: list[Launch] = []
-    waiting.launches = launches
+    collected = Collected()
+    waiting.collected = collected
     try:
-        yield
+        result = run()
     finally:
-        waiting.launches = None
-    _compile([each for each in launches if not is_interpreted(each.kernel)])
-    for each in launches:
-        each.run()
+        waiting.collected = None
+    if _has_compiler(device):
+        _compile([each for each in collected.launches if not is_interpreted(each.kernel)])
+    return result, collected, [each.run() for each in collected.launches]
 
 
 def _has_compiler(device: torch.device) -> bool:
-    return device.type != "cpu" and not torch.get_device_module(device).is_current_stream_capturing()
+    """Whether it is worth while: not for Triton's interpreter, nor for a simulator."""
+    return device.type != "cpu"
 
 
 def _compile(launches: list[Launch]) -> None:

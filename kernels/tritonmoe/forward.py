@@ -7,15 +7,14 @@ never data of the device, so that a call can be captured in a graph.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from . import arguments
-from .first_call import compiled_together
-from .launch import cdiv, require_runnable, shared_memory_limit
+from .launch import cdiv, empty, require_runnable, shared_memory_limit
+from .replay import perform
 from .rules import Activation, RouterRule
 from .stages.combine import run_combine, run_combine_direct
 from .stages.combine_kernel import combine_kernel
@@ -111,7 +110,6 @@ def experts_forward(
         input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
     call = arguments.accepted(description)
-    is_first = call is None
     if call is None:
         tokens, _ = arguments.check_tokens(x)
         _check_experts(
@@ -123,11 +121,15 @@ def experts_forward(
         arguments.check_tensor("weights", weights, [("tokens", tokens), ("top_k", ids.shape[1])], (torch.float32,), x)
         call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
-    with compiled_together(x.device) if is_first else nullcontext():
+
+    def run() -> torch.Tensor:
         return _run_experts(
             x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
-            input_precision, call,
+            input_precision,
         )  # fmt: skip
+
+    tensors = (x, ids, weights, w_gate, w_up, w_down, gate_bias, up_bias, down_bias, *_tensors(shared_expert))
+    return perform(call, tensors, run)
 
 
 def moe_forward(
@@ -165,7 +167,6 @@ def moe_forward(
         expert_scale, gate_bias, up_bias, down_bias, input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
     call = arguments.accepted(description)
-    is_first = call is None
     if call is None:
         arguments.check_tokens(x)
         experts = arguments.check_router(x, router_weight, logit_bias, input_precision)
@@ -175,14 +176,25 @@ def moe_forward(
         )  # fmt: skip
         call = arguments.accept(description)
     require_runnable(combine_kernel, x.device)
-    with compiled_together(x.device) if is_first else nullcontext():
+
+    def run() -> tuple[torch.Tensor, ...]:
         logits = run_router_logits(x, router_weight, logit_bias, input_precision)
         ids, weights = run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
         out = _run_experts(
             x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert,
-            input_precision, call,
+            input_precision,
         )  # fmt: skip
-    return MoEOutput(out, ids, weights)
+        return out, ids, weights
+
+    tensors = (
+        x, router_weight, w_gate, w_up, w_down, logit_bias, selection_bias, expert_scale, gate_bias, up_bias, down_bias,
+        *_tensors(shared_expert),
+    )  # fmt: skip
+    return MoEOutput(*perform(call, tensors, run))
+
+
+def _tensors(shared: SharedExpert | None) -> tuple[torch.Tensor | None, ...]:
+    return () if shared is None else (shared.w_gate, shared.w_up, shared.w_down, shared.gate)
 
 
 def _check_experts(
@@ -231,21 +243,20 @@ def _run_experts(
     down_bias: torch.Tensor | None,
     shared_expert: SharedExpert | None,
     input_precision: str,
-    call: arguments.Call,
 ) -> torch.Tensor:
     if x.shape[0] == 0:
-        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return empty(x.shape, x.dtype, x.device)
     addend = None if shared_expert is None else _run_shared(x, shared_expert, activation, input_precision)
     if x.shape[0] == 1 and ids.shape[1] <= MOST_SLOTS:
-        h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias, call)
-        return run_down_vector(h, ids, weights, w_down, down_bias, addend, call)
+        h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias)
+        return run_down_vector(h, ids, weights, w_down, down_bias, addend)
     tiles = direct_tiles(x, ids.numel(), w_gate.shape[0])
     if tiles is not None:
-        h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0], call)
-        y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1], call)
-        return run_combine_direct(y, weights, ids, w_gate.shape[0], addend, call)
+        h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0])
+        y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1])
+        return run_combine_direct(y, weights, ids, w_gate.shape[0], addend)
     tile = gate_up_tile(x, ids.numel(), w_gate.shape[0])
-    permutation, schedule = run_permute(ids, w_gate.shape[0], tile.block_m)
+    permutation, schedule = run_permute(ids, w_gate.shape[0], tile)
     y = _run_ffn(
         x, permutation, schedule, tile, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, input_precision
     )
@@ -291,7 +302,7 @@ def _run_shared(x: torch.Tensor, shared: SharedExpert, activation: Activation, i
     permutation = identity_permutation(x.shape[0], x.device)
     w_gate, w_up, w_down = shared.w_gate.unsqueeze(0), shared.w_up.unsqueeze(0), shared.w_down.unsqueeze(0)
     tile = gate_up_tile(x, x.shape[0], 1)
-    schedule = make_schedule(permutation, tile.block_m)
+    schedule = make_schedule(permutation, tile.block_m, tile.descriptors)
     y = _run_ffn(
         x, permutation, schedule, tile, w_gate, w_up, w_down, activation, None, None, None, input_precision
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from threading import local
@@ -92,28 +92,44 @@ class Launch:
             return self.kernel[(self.programs,)](*self.arguments, **self.options)
 
 
-class _Waiting(local):
-    """launches: those of this thread that tritonmoe.first_call makes later, in their order. None: made at once."""
+@dataclass(frozen=True)
+class Collected:
+    """What a call has asked for so far: launches that wait, in their order, and the tensors that it has made."""
 
-    launches: list[Launch] | None = None
+    launches: list[Launch] = field(default_factory=list)
+    made: list[torch.Tensor] = field(default_factory=list)
+
+
+class _Waiting(local):
+    """Where the launches of this thread's call wait (tritonmoe.first_call). None: they are made at once."""
+
+    collected: Collected | None = None
 
 
 waiting = _Waiting()
 
 
-def launch(kernel: Any, programs: int, device: torch.device, *arguments: object, **options: object) -> object:
+def launch(kernel: Any, programs: int, device: torch.device, *arguments: object, **options: object) -> None:
     """Runs a kernel on a flat grid, on the tensors' device; an empty grid is not launched at all.
 
-    Returns what Triton returns for the launch: the compiled kernel, where one was compiled. None for a launch that
-    waits.
+    arguments: first those without a default, in the kernel's order. Tensors among them, and under descriptors, are the
+    caller's, views that begin where the caller's do, or come from `empty`: else the call is not replayed.
     """
     if programs == 0:
-        return None
+        return
     made = Launch(kernel, programs, device, arguments, options)
-    if waiting.launches is not None:
-        waiting.launches.append(made)
-        return None
-    return made.run()
+    if waiting.collected is None:
+        made.run()
+    else:
+        waiting.collected.launches.append(made)
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A contiguous tensor that the launches of this call fill: a result, or what one kernel leaves to another."""
+    made = torch.empty(shape, dtype=dtype, device=device)
+    if waiting.collected is not None:
+        waiting.collected.made.append(made)
+    return made
 
 
 def cdiv(numerator: int, denominator: int) -> int:

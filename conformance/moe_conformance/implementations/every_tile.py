@@ -11,6 +11,7 @@ from unittest import mock
 
 from torch import Tensor
 
+from tritonmoe.arguments import forget
 from tritonmoe.tiles import TileRow, choose, find, table
 
 # Where each kind of row is looked up, and the stage of the suite that runs its kernel.
@@ -69,4 +70,7 @@ def forced(row: TileRow) -> Iterator[None]:
         for module in _MODULES.values():
             where = importlib.import_module(f"tritonmoe.stages.{module}")
             stack.enter_context(mock.patch.object(where, "choose", chosen))
+        # What calls have left to be made again has the tiles that were chosen then.
+        forget()
+        stack.callback(forget)
         yield

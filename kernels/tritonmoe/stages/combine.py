@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import FLOATS, Call, accept, accepted, call_of, check_permutation, check_tensor, parts
-from ..launch import cdiv, counted, is_interpreted, next_power_of_two, require_runnable, strides, vector_width
-from ..plans import Plan, launch_planned, plan
+from ..arguments import FLOATS, accept, accepted, call_of, check_permutation, check_tensor, parts
+from ..launch import (
+    cdiv,
+    counted,
+    empty,
+    is_interpreted,
+    launch,
+    next_power_of_two,
+    require_runnable,
+    strides,
+    vector_width,
+)
+from ..replay import perform
 from .combine_kernel import combine_kernel
 from .permute import Permutation
 
@@ -34,7 +44,8 @@ def combine(
     sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
     description = call_of(combine, y, weights, addend, *parts(permutation, Permutation))
-    if accepted(description) is None:
+    call = accepted(description)
+    if call is None:
         check_tensor("y", y, [("rows", None), ("hidden", None)], FLOATS)
         checked = check_permutation(permutation, y, rows=y.shape[0])
         tokens, rest = divmod(y.shape[0], checked.top_k)
@@ -43,9 +54,10 @@ def combine(
         check_tensor("weights", weights, [("tokens", tokens), ("top_k", checked.top_k)], (torch.float32,), y)
         if addend is not None:
             check_tensor("addend", addend, [("tokens", tokens), ("hidden", y.shape[1])], (y.dtype,), y)
-        accept(description)
+        call = accept(description)
     require_runnable(combine_kernel, y.device)
-    return run_combine(y, weights, permutation, addend)
+    tensors = (y, weights, addend, permutation.order, permutation.inverse, permutation.offsets)
+    return perform(call, tensors, lambda: run_combine(y, weights, permutation, addend))
 
 
 def run_combine(
@@ -61,13 +73,9 @@ def run_combine_direct(
     ids: torch.Tensor,
     num_experts: int,
     addend: torch.Tensor | None,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    """combine of a y (T * k, H) that lies in the order of ids (T, k); rows with ids outside [0, E) are not read.
-
-    call: whose arguments these are; it has made y and the addend, and may have made ids and weights.
-    """
-    return _run(y, weights, None, ids, num_experts, addend, call)
+    """combine of a y (T * k, H) that lies in the order of ids (T, k); rows with ids outside [0, E) are not read."""
+    return _run(y, weights, None, ids, num_experts, addend)
 
 
 def _run(
@@ -77,12 +85,17 @@ def _run(
     ids: torch.Tensor | None,
     num_experts: int,
     addend: torch.Tensor | None,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    out = y.new_empty((weights.shape[0], y.shape[1]))
-    launch_planned(
-        _plan,
-        (num_experts,),
+    tokens, hidden = weights.shape[0], y.shape[1]
+    widest = _COLUMNS_OF_FEW if weights.shape[1] <= _FEW_SLOTS else _COLUMNS
+    columns = min(widest, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
+    block = _HOST_TOKENS if is_interpreted(combine_kernel) else 1
+    vec = vector_width((hidden,), (y,) if addend is None else (y, addend))
+    out = empty((tokens, hidden), y.dtype, y.device)
+    launch(
+        combine_kernel,
+        cdiv(tokens, block) * cdiv(hidden, columns),
+        y.device,
         y,
         weights,
         None if permutation is None else permutation.inverse,
@@ -90,30 +103,6 @@ def _run(
         ids,
         addend,
         out,
-        call=call,
-        made=tuple(tensor for tensor in (y, weights, ids, addend, out) if tensor is not None),
-    )
-    return out
-
-
-def _plan(
-    y: torch.Tensor,
-    weights: torch.Tensor,
-    inverse: torch.Tensor | None,
-    offsets: torch.Tensor | None,
-    ids: torch.Tensor | None,
-    addend: torch.Tensor | None,
-    out: torch.Tensor,
-    num_experts: int,
-) -> Plan:
-    tokens, hidden = out.shape
-    widest = _COLUMNS_OF_FEW if weights.shape[1] <= _FEW_SLOTS else _COLUMNS
-    columns = min(widest, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
-    block = _HOST_TOKENS if is_interpreted(combine_kernel) else 1
-    vec = vector_width((hidden,), (y,) if addend is None else (y, addend))
-    return plan(
-        combine_kernel,
-        cdiv(tokens, block) * cdiv(hidden, columns),
         tokens,
         hidden // vec,
         weights.shape[1],
@@ -128,3 +117,4 @@ def _plan(
         SLOTS=min(_SLOTS, next_power_of_two(weights.shape[1])),
         num_warps=1,
     )
+    return out

@@ -20,13 +20,15 @@ from ..launch import (
     cdiv,
     counted,
     describable,
+    empty,
+    launch,
     require_runnable,
     shared_memory_limit,
     strides,
     unit_flag,
     vector_width,
 )
-from ..plans import Plan, launch_planned, plan
+from ..replay import perform
 from ..tiles import Tile, choose
 from .down_descriptor import run_down_descriptor
 from .down_kernel import down_kernel
@@ -54,17 +56,23 @@ def down(
     for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
     description = call_of(down, h, w_down, down_bias, input_precision, tile, *parts(permutation, Permutation))
-    if accepted(description) is None:
+    call = accepted(description)
+    if call is None:
         check_tensor("h", h, [("rows", None), ("ffn", None)], FLOATS)
         checked = check_permutation(permutation, h, rows=h.shape[0])
         check_down(h, checked.num_experts, h.shape[1], None, w_down, down_bias)
         check_precision(input_precision)
         check_tile(tile)
-        accept(description)
+        call = accept(description)
     require_runnable(down_kernel, h.device)
-    tile = tile or down_tile(h, permutation)
-    schedule = make_schedule(permutation, tile.block_m)
-    return run_down(h, schedule, permutation, w_down, down_bias, input_precision, tile)
+
+    def run() -> torch.Tensor:
+        chosen = tile or down_tile(h, permutation)
+        schedule = make_schedule(permutation, chosen.block_m)
+        return run_down(h, schedule, permutation, w_down, down_bias, input_precision, chosen)
+
+    tensors = (h, w_down, down_bias, permutation.order, permutation.inverse, permutation.offsets)
+    return perform(call, tensors, run)
 
 
 def down_tile(h: torch.Tensor, permutation: Permutation) -> Tile:
@@ -88,10 +96,12 @@ def run_down(
     vec = vector_width((ffn, hidden), (h,), (w_down,))
     if tile.descriptors and describable(vec, rows, w_down):
         return run_down_descriptor(h, permutation.offsets, schedule, w_down, down_bias, input_precision, tile, vec)
-    y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
-    launch_planned(
-        _plan,
-        (input_precision, tile),
+    y = empty((rows, hidden), h.dtype, h.device)
+    num_tiles = schedule.num_tiles
+    launch(
+        down_kernel,
+        num_tiles * cdiv(hidden, tile.block_n),
+        h.device,
         h,
         permutation.offsets,
         schedule.tile_expert,
@@ -99,27 +109,6 @@ def run_down(
         w_down,
         down_bias,
         y,
-    )
-    return y
-
-
-def _plan(
-    h: torch.Tensor,
-    offsets: torch.Tensor,
-    tile_expert: torch.Tensor,
-    tile_start: torch.Tensor,
-    w_down: torch.Tensor,
-    down_bias: torch.Tensor | None,
-    y: torch.Tensor,
-    input_precision: str,
-    tile: Tile,
-) -> Plan:
-    num_tiles, ffn = tile_expert.shape[0], h.shape[1]
-    hidden = w_down.shape[1]
-    vec = vector_width((ffn, hidden), (h,), (w_down,))
-    return plan(
-        down_kernel,
-        num_tiles * cdiv(hidden, tile.block_n),
         num_tiles,
         *counted((ffn, hidden), vec),
         *counted(strides(h), vec),
@@ -137,3 +126,4 @@ def _plan(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
+    return y

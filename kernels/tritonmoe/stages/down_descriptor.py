@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..launch import block_descriptor, cdiv, launch, processors, strides
+from ..launch import block_descriptor, cdiv, empty, launch, processors, strides
 from ..tiles import Tile
 from .down_descriptor_kernel import down_descriptor_kernel
 from .schedule import Schedule
@@ -26,7 +26,7 @@ def run_down_descriptor(
     """
     rows, ffn = h.shape
     hidden = w_down.shape[1]
-    y = torch.empty((rows, hidden), dtype=h.dtype, device=h.device)
+    y = empty((rows, hidden), h.dtype, h.device)
     programs = schedule.num_tiles * cdiv(hidden, tile.block_n)
     if tile.per_processor:
         programs = min(programs, tile.per_processor * processors(down_descriptor_kernel, h.device))

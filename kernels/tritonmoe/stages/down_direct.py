@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import Call
-from ..launch import cdiv, counted, next_power_of_two, strides, unit_flag, vector_width
-from ..plans import Plan, launch_planned, plan
+from ..launch import cdiv, counted, empty, launch, next_power_of_two, strides, unit_flag, vector_width
 from ..tiles import Tile
 from .down_direct_kernel import down_direct_kernel
 
@@ -18,32 +16,21 @@ def run_down_direct(
     down_bias: torch.Tensor | None,
     input_precision: str,
     tile: Tile,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    """y (T * k, H) in the order of ids (T, k), all checked; rows whose id is outside [0, E) are not written.
-
-    call: whose arguments these are; it has made h, and may have made ids.
-    """
-    y = h.new_empty((h.shape[0], w_down.shape[1]))
-    launch_planned(_plan, (input_precision, tile), h, ids, w_down, down_bias, y, call=call, made=(h, ids, y))
-    return y
-
-
-def _plan(
-    h: torch.Tensor,
-    ids: torch.Tensor,
-    w_down: torch.Tensor,
-    down_bias: torch.Tensor | None,
-    y: torch.Tensor,
-    input_precision: str,
-    tile: Tile,
-) -> Plan:
+    """y (T * k, H) in the order of ids (T, k), all checked; rows whose id is outside [0, E) are not written."""
     rows, ffn = h.shape
     num_experts, hidden = w_down.shape[:2]
     vec = vector_width((ffn, hidden), (h,), (w_down,))
-    return plan(
+    y = empty((rows, hidden), h.dtype, h.device)
+    launch(
         down_direct_kernel,
         rows * cdiv(hidden, tile.block_n),
+        h.device,
+        h,
+        ids,
+        w_down,
+        down_bias,
+        y,
         rows,
         *counted((ffn, hidden), vec),
         ids.shape[1],
@@ -64,3 +51,4 @@ def _plan(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
+    return y

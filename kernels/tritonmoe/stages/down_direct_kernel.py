@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .direct_kernel import experts_of, rows_with
+from .direct_kernel import block_of, expert_of, rows_of
 from .down_kernel import multiply
 from .matmul_kernel import element_count
 
@@ -46,10 +46,13 @@ def down_direct_kernel(
 ):
     ffn = element_count(ffn, VEC)
     hidden = element_count(hidden, VEC)
-    expert_of = experts_of(ids, tl.arange(0, ROWS), rows, top_k, num_experts, ids_row, ids_column)
-    expert, position, inside = rows_with(tl.program_id(0) % rows, expert_of, BLOCK_M, ROWS)
-    if expert < 0:
+    row, other = tl.program_id(0) % rows, tl.arange(0, ROWS)
+    experts = expert_of(ids, other, other < rows, top_k, num_experts, ids_row, ids_column)
+    expert = expert_of(ids, row, row < rows, top_k, num_experts, ids_row, ids_column)
+    is_first, before = block_of(row, experts, expert, BLOCK_M, ROWS)
+    if not is_first:
         return
+    position, inside = rows_of(experts, expert, before, BLOCK_M, ROWS)
     multiply(
         h, position, y, tl.cast(position, tl.int64), inside, expert, tl.program_id(0) // rows, w_down, down_bias, ffn,
         hidden, h_row, h_column, down_expert, down_n, down_k, bias_expert, bias_n, VEC, W_UNIT, MASK_N, MASK_K,

@@ -20,13 +20,15 @@ from ..launch import (
     cdiv,
     counted,
     describable,
+    empty,
+    launch,
     require_runnable,
     shared_memory_limit,
     strides,
     unit_flag,
     vector_width,
 )
-from ..plans import Plan, launch_planned, plan
+from ..replay import perform
 from ..rules import Activation
 from ..tiles import Tile, choose
 from .gate_up_descriptor import run_gate_up_descriptor
@@ -63,20 +65,26 @@ def gate_up(
         gate_up, x, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
         *parts(permutation, Permutation),
     )  # fmt: skip
-    if accepted(description) is None:
+    call = accepted(description)
+    if call is None:
         tokens, _ = check_tokens(x)
         checked = check_permutation(permutation, x, tokens=tokens)
         check_gate_up(x, checked.num_experts, w_gate, w_up, gate_bias, up_bias)
         check_activation(activation)
         check_precision(input_precision)
         check_tile(tile)
-        accept(description)
+        call = accept(description)
     require_runnable(gate_up_kernel, x.device)
-    tile = tile or gate_up_tile(x, permutation.order.shape[0], permutation.num_experts)
-    schedule = make_schedule(permutation, tile.block_m)
-    return run_gate_up(
-        x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile
-    )  # fmt: skip
+
+    def run() -> torch.Tensor:
+        chosen = tile or gate_up_tile(x, permutation.order.shape[0], permutation.num_experts)
+        schedule = make_schedule(permutation, chosen.block_m, chosen.descriptors)
+        return run_gate_up(
+            x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, chosen
+        )
+
+    tensors = (x, w_gate, w_up, gate_bias, up_bias, permutation.order, permutation.inverse, permutation.offsets)
+    return perform(call, tensors, run)
 
 
 def gate_up_tile(x: torch.Tensor, rows: int, num_experts: int) -> Tile:
@@ -105,10 +113,12 @@ def run_gate_up(
         return run_gate_up_descriptor(
             x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile, vec
         )
-    h = torch.empty((permutation.order.shape[0], ffn), dtype=x.dtype, device=x.device)
-    launch_planned(
-        _plan,
-        (permutation.top_k, activation, input_precision, tile),
+    h = empty((permutation.order.shape[0], ffn), x.dtype, x.device)
+    num_tiles = schedule.num_tiles
+    launch(
+        gate_up_kernel,
+        num_tiles * cdiv(ffn, tile.block_n),
+        x.device,
         x,
         permutation.order,
         permutation.offsets,
@@ -119,36 +129,9 @@ def run_gate_up(
         gate_bias,
         up_bias,
         h,
-    )
-    return h
-
-
-def _plan(
-    x: torch.Tensor,
-    order: torch.Tensor,
-    offsets: torch.Tensor,
-    tile_expert: torch.Tensor,
-    tile_start: torch.Tensor,
-    w_gate: torch.Tensor,
-    w_up: torch.Tensor,
-    gate_bias: torch.Tensor | None,
-    up_bias: torch.Tensor | None,
-    h: torch.Tensor,
-    top_k: int,
-    activation: Activation,
-    input_precision: str,
-    tile: Tile,
-) -> Plan:
-    num_tiles = tile_expert.shape[0]
-    hidden = x.shape[1]
-    ffn = w_gate.shape[1]
-    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
-    return plan(
-        gate_up_kernel,
-        num_tiles * cdiv(ffn, tile.block_n),
         num_tiles,
         *counted((hidden, ffn), vec),
-        top_k,
+        permutation.top_k,
         *counted(strides(x), vec),
         *counted(strides(w_gate), vec),
         *counted(strides(w_up), vec),
@@ -170,3 +153,4 @@ def _plan(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
+    return h

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..launch import block_descriptor, cdiv, launch, strides
+from ..launch import block_descriptor, cdiv, empty, launch, strides
 from ..rules import Activation
 from ..tiles import Tile
 from .gate_up_descriptor_kernel import gate_up_descriptor_kernel
@@ -28,11 +28,12 @@ def run_gate_up_descriptor(
 ) -> torch.Tensor:
     """gate_up of x (T, H) with w_gate and w_up (E, F, H) contiguous along H; h (M, F) in sorted order. All checked.
 
+    schedule: with crowded_first.
     vec: tritonmoe.launch.vector_width of the three, which is above 1.
     """
     num_rows, hidden = permutation.order.shape[0], x.shape[1]
     ffn = w_gate.shape[1]
-    h = torch.empty((num_rows, ffn), dtype=x.dtype, device=x.device)
+    h = empty((num_rows, ffn), x.dtype, x.device)
     weight_block = (1, tile.block_n, tile.block_k)
     rows = half_rows = order = None
     # A copy costs the same whatever F is. Rows that are fetched one by one are so for every block of columns.
@@ -50,14 +51,14 @@ def run_gate_up_descriptor(
         half_rows,
         x,
         order,
-        permutation.offsets,
-        schedule.tile_expert,
-        schedule.tile_start,
+        schedule.tiles_used,
+        schedule.crowded_first,
         block_descriptor(w_gate, weight_block),
         block_descriptor(w_up, weight_block),
         gate_bias,
         up_bias,
         h,
+        schedule.num_tiles,
         hidden // vec,
         ffn // vec,
         permutation.top_k,

@@ -11,24 +11,38 @@ from .matmul_kernel import element_count, element_stride, load_bias, load_rows
 
 
 @triton.jit
-def expert_tile_coordinates(
-    program, expert, slot, tile_start, offsets, columns, BLOCK_M: tl.constexpr, GROUP: tl.constexpr
-):
-    """(first row of the tile, end of the expert's rows, column block) of a program on the flat grid.
+def in_turns(program, total, share):
+    """The number of a program of `total` when all those of crowded experts are counted first.
 
-    expert, slot: the row tile that would be the program's if each walked over the columns alone. Up to GROUP tiles walk
-    together, as in tile_coordinates, but never those of two experts: what neighbours share is one expert's weights, and
-    to read those of several experts side by side is slower than one after another.
+    share: of crowded ones, in parts of 2**31, rounded up (tritonmoe.stages.schedule.Schedule). As launched, the two
+    kinds take turns in the ratio of their numbers: those of a crowded expert have its weights from the cache and wait
+    for their products, while the others wait for weights from memory.
     """
-    begin = tl.load(offsets + expert)
-    end = tl.load(offsets + expert + 1)
-    rank = (tl.load(tile_start + slot) - begin) // BLOCK_M
+    # Every number comes once, whatever the share. Rounded up by less than one part, and with fewer than 2**31 programs,
+    # it gives exactly the crowded ones.
+    share = share.to(tl.uint32, bitcast=True).to(tl.int64)
+    crowded = ((share * total) >> 31).to(tl.int32)
+    before = ((share * program) >> 31).to(tl.int32)  # crowded ones among those launched earlier
+    behind = ((share * (program + 1)) >> 31).to(tl.int32)
+    return tl.where(behind > before, before, crowded + program - before)
+
+
+@triton.jit
+def expert_tile_coordinates(program, slot, start, rank, end, columns, BLOCK_M: tl.constexpr, GROUP: tl.constexpr):
+    """(first row of the tile, column block) of a program, of an expert whose rows end at `end`.
+
+    slot, start, rank: the row tile that would be the program's if each walked over the columns alone, its first row,
+    and its number within the expert. Up to GROUP tiles walk together, as in tile_coordinates, but never those of two
+    experts: what neighbours share is one expert's weights, and to read those of several experts side by side is slower
+    than one after another.
+    """
+    begin = start - rank * BLOCK_M
     inside = program - (slot - rank) * columns  # among the programs of this expert
     span = GROUP * columns
     leader = (inside // span) * GROUP
     height = tl.minimum((end - begin - 1) // BLOCK_M + 1 - leader, GROUP)
     inside %= span
-    return begin + (leader + inside % height) * BLOCK_M, end, inside // height
+    return begin + (leader + inside % height) * BLOCK_M, inside // height
 
 
 @triton.jit
@@ -100,8 +114,8 @@ def multiply(
 
 @triton.jit(
     do_not_specialize=[
-        "hidden", "ffn", "top_k", "x_row", "gate_bias_expert", "gate_bias_n", "up_bias_expert", "up_bias_n", "alpha",
-        "limit",
+        "num_tiles", "hidden", "ffn", "top_k", "x_row", "gate_bias_expert", "gate_bias_n", "up_bias_expert",
+        "up_bias_n", "alpha", "limit",
     ]
 )  # fmt: skip
 def gate_up_descriptor_kernel(
@@ -109,14 +123,14 @@ def gate_up_descriptor_kernel(
     half_rows,
     x,
     order,
-    offsets,
-    tile_expert,
-    tile_start,
+    tiles_used,
+    crowded_first,
     w_gate,
     w_up,
     gate_bias,
     up_bias,
     h,
+    num_tiles,
     hidden,
     ffn,
     top_k,
@@ -140,13 +154,17 @@ def gate_up_descriptor_kernel(
     ffn = element_count(ffn, VEC)
     x_row = element_stride(x_row, False, VEC)
     columns = tl.cdiv(ffn, BLOCK_N)
-    slot = tl.program_id(0) // columns
-    expert = tl.load(tile_expert + slot)
-    if expert < 0:
+    total = tl.load(tiles_used) * columns
+    share = tl.load(tiles_used + 1)
+    if tl.program_id(0) >= total:
         return
-    first, end, column = expert_tile_coordinates(
-        tl.program_id(0), expert, slot, tile_start, offsets, columns, BLOCK_M, GROUP
-    )
+    program = in_turns(tl.program_id(0), total, share)
+    slot = program // columns
+    expert = tl.load(crowded_first + slot)
+    start = tl.load(crowded_first + num_tiles + slot)
+    rank = tl.load(crowded_first + 2 * num_tiles + slot)
+    end = tl.load(crowded_first + 3 * num_tiles + slot)
+    first, column = expert_tile_coordinates(program, slot, start, rank, end, columns, BLOCK_M, GROUP)
     # The last tile of an expert is half empty on average: where half the height is enough, half the work is done.
     if end - first <= BLOCK_M // 2:
         multiply(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import Call
-from ..launch import cdiv, counted, next_power_of_two, strides, unit_flag, vector_width
-from ..plans import Plan, launch_planned, plan
+from ..launch import cdiv, counted, empty, launch, next_power_of_two, strides, unit_flag, vector_width
 from ..rules import Activation
 from ..tiles import Tile
 from .gate_up_direct_kernel import gate_up_direct_kernel
@@ -22,16 +20,17 @@ def run_gate_up_direct(
     up_bias: torch.Tensor | None,
     input_precision: str,
     tile: Tile,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    """h (T * k, F) in the order of ids (T, k), all checked; rows whose id is outside [0, E) are not written.
-
-    call: whose arguments these are; it may have made ids itself.
-    """
-    h = x.new_empty((ids.numel(), w_gate.shape[1]))
-    launch_planned(
-        _plan,
-        (activation, input_precision, tile),
+    """h (T * k, F) in the order of ids (T, k), all checked; rows whose id is outside [0, E) are not written."""
+    tokens, top_k = ids.shape
+    rows, hidden = tokens * top_k, x.shape[1]
+    num_experts, ffn = w_gate.shape[:2]
+    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
+    h = empty((rows, ffn), x.dtype, x.device)
+    launch(
+        gate_up_direct_kernel,
+        rows * cdiv(ffn, tile.block_n),
+        x.device,
         x,
         ids,
         w_gate,
@@ -39,31 +38,6 @@ def run_gate_up_direct(
         gate_bias,
         up_bias,
         h,
-        call=call,
-        made=(ids, h),
-    )
-    return h
-
-
-def _plan(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    w_gate: torch.Tensor,
-    w_up: torch.Tensor,
-    gate_bias: torch.Tensor | None,
-    up_bias: torch.Tensor | None,
-    h: torch.Tensor,
-    activation: Activation,
-    input_precision: str,
-    tile: Tile,
-) -> Plan:
-    tokens, top_k = ids.shape
-    rows, hidden = tokens * top_k, x.shape[1]
-    num_experts, ffn = w_gate.shape[:2]
-    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
-    return plan(
-        gate_up_direct_kernel,
-        rows * cdiv(ffn, tile.block_n),
         rows,
         *counted((hidden, ffn), vec),
         top_k,
@@ -90,3 +64,4 @@ def _plan(
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
+    return h

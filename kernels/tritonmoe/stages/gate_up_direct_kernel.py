@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .direct_kernel import experts_of, rows_with
+from .direct_kernel import block_of, expert_of, rows_of
 from .gate_up_kernel import multiply
 from .matmul_kernel import element_count
 
@@ -58,10 +58,13 @@ def gate_up_direct_kernel(
 ):
     hidden = element_count(hidden, VEC)
     ffn = element_count(ffn, VEC)
-    expert_of = experts_of(ids, tl.arange(0, ROWS), rows, top_k, num_experts, ids_row, ids_column)
-    expert, position, inside = rows_with(tl.program_id(0) % rows, expert_of, BLOCK_M, ROWS)
-    if expert < 0:
+    row, other = tl.program_id(0) % rows, tl.arange(0, ROWS)
+    experts = expert_of(ids, other, other < rows, top_k, num_experts, ids_row, ids_column)
+    expert = expert_of(ids, row, row < rows, top_k, num_experts, ids_row, ids_column)
+    is_first, before = block_of(row, experts, expert, BLOCK_M, ROWS)
+    if not is_first:
         return
+    position, inside = rows_of(experts, expert, before, BLOCK_M, ROWS)
     multiply(
         x, position // top_k, h, tl.cast(position, tl.int64), inside, expert, tl.program_id(0) // rows, w_gate, w_up,
         gate_bias, up_bias, hidden, ffn, x_row, x_column, gate_expert, gate_n, gate_k, up_expert, up_n, up_k,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..launch import cdiv, counted, next_power_of_two, strides
-from ..plans import Plan, launch_planned, plan
+from ..launch import cdiv, counted, empty, launch, next_power_of_two, strides
 from .gather_kernel import gather_kernel
 from .permute import Permutation
 
@@ -22,35 +21,26 @@ def sorted_rows(x: torch.Tensor, permutation: Permutation, vec: int) -> torch.Te
     """
     if permutation.in_order and x.is_contiguous():
         return x
-    rows = torch.empty((permutation.order.shape[0], x.shape[1]), dtype=x.dtype, device=x.device)
-    launch_planned(
-        _plan, (permutation.top_k, permutation.num_experts, vec), x, permutation.inverse, permutation.offsets, rows
-    )
-    return rows
-
-
-def _plan(
-    x: torch.Tensor,
-    inverse: torch.Tensor,
-    offsets: torch.Tensor,
-    rows: torch.Tensor,
-    top_k: int,
-    num_experts: int,
-    vec: int,
-) -> Plan:
     tokens, hidden = x.shape
+    rows = empty((permutation.order.shape[0], hidden), x.dtype, x.device)
     columns = min(_COLUMNS, max(_FEWEST_COLUMNS, next_power_of_two(hidden)))
     block = min(8, _ELEMENTS // columns)
-    return plan(
+    launch(
         gather_kernel,
         cdiv(tokens, block) * cdiv(hidden, columns),
+        x.device,
+        x,
+        permutation.inverse,
+        permutation.offsets,
+        rows,
         tokens,
         hidden // vec,
-        top_k,
-        num_experts,
+        permutation.top_k,
+        permutation.num_experts,
         *counted(strides(x), vec),
         VEC=vec,
         TOKENS=block,
         COLUMNS=columns,
         num_warps=4,
     )
+    return rows

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import torch
 
 from ..arguments import IDS, MAX_EXPERTS, accept, accepted, call_of, check_int, check_rows, check_tensor
-from ..launch import cdiv, next_power_of_two, require_runnable, strides
-from ..plans import Plan, launch_planned, plan
-from .permute_kernel import count_kernel, scan_kernel, scatter_kernel
+from ..launch import cdiv, empty, launch, next_power_of_two, require_runnable, strides
+from ..replay import perform
+from ..tiles import Tile
+from .permute_kernel import count_kernel, identity_kernel, scan_kernel, scatter_kernel
 from .schedule import Schedule, bounds_and_schedule, store_bounds
 
 _ROWS = 128  # rows of a block: its triangular comparison has the square of this many elements
 _BUCKETS = 64  # buckets compared with a block's rows at a time
 _SCAN_BUCKETS = 16
+_IDENTITY_ROWS = 1024
 _SCAN_BLOCKS = (16, 256)  # blocks summed at a time: the first that holds them all, else the last
 
 
@@ -46,86 +48,100 @@ def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     without Triton's interpreter.
     """
     description = call_of(permute, ids, num_experts)
-    if accepted(description) is None:
+    call = accepted(description)
+    if call is None:
         check_tensor("ids", ids, [("tokens", None), ("top_k", None)], IDS)
         check_int("num_experts", num_experts, 1, MAX_EXPERTS)
         check_int("top_k (the columns of ids)", ids.shape[1], 1, MAX_EXPERTS)
         check_rows(*ids.shape)
-        accept(description)
+        call = accept(description)
     require_runnable(count_kernel, ids.device)
-    return _run(ids, num_experts, None)[0]
+
+    def run() -> tuple[torch.Tensor, ...]:
+        made = _run(ids, num_experts, None)[0]
+        return made.order, made.inverse, made.offsets
+
+    order, inverse, offsets = perform(call, (ids,), run)
+    return Permutation(order, inverse, offsets, ids.shape[1], num_experts)
 
 
-def run_permute(ids: torch.Tensor, num_experts: int, block_m: int) -> tuple[Permutation, Schedule]:
-    """permute, of checked arguments and at least one row, and its row tiles of height block_m."""
-    permutation, schedule = _run(ids, num_experts, block_m)
+def run_permute(ids: torch.Tensor, num_experts: int, tile: Tile) -> tuple[Permutation, Schedule]:
+    """permute, of checked arguments and at least one row, and its row tiles for gate_up with this tile."""
+    permutation, schedule = _run(ids, num_experts, tile)
     assert schedule is not None, "no rows"
     return permutation, schedule
 
 
-def _run(ids: torch.Tensor, num_experts: int, block_m: int | None) -> tuple[Permutation, Schedule | None]:
+def _run(ids: torch.Tensor, num_experts: int, tile: Tile | None) -> tuple[Permutation, Schedule | None]:
     device = ids.device
     tokens, top_k = ids.shape
     rows = tokens * top_k
-    order = torch.empty((rows,), dtype=torch.int32, device=device)
-    inverse = torch.empty((rows,), dtype=torch.int32, device=device)
+    order = empty((rows,), torch.int32, device)
+    inverse = empty((rows,), torch.int32, device)
     if rows == 0:
         # Nothing is launched that could write them, and the offsets of no rows are zeros.
         offsets = torch.zeros((num_experts + 1,), dtype=torch.int32, device=device)
         return Permutation(order, inverse, offsets, top_k, num_experts), None
-    offsets = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
+    offsets = empty((num_experts + 1,), torch.int32, device)
     num_blocks = cdiv(rows, _ROWS)
-    buckets = torch.empty((num_blocks * _ROWS,), dtype=torch.int32, device=device)
-    counts = torch.empty((num_experts + 1, num_blocks), dtype=torch.int32, device=device)
-    totals = torch.empty((num_experts + 1,), dtype=torch.int32, device=device)
-    launch_planned(_plan_count, (num_experts,), ids, buckets, counts)
-    launch_planned(_plan_scan, (), counts, totals)
-    # counts now holds, for each bucket, the rows of it in earlier blocks.
-    schedule = None
-    if block_m is None:
-        store_bounds(totals, offsets)
-    else:
-        schedule = bounds_and_schedule(totals, offsets, rows, block_m)
-    launch_planned(_plan_scatter, (), buckets, counts, offsets, order, inverse)
-    return Permutation(order, inverse, offsets, top_k, num_experts), schedule
-
-
-def _blocks(num_experts: int) -> dict[str, int]:
-    return {"ROWS": _ROWS, "BUCKETS": min(_BUCKETS, next_power_of_two(num_experts + 1)), "num_warps": 4}
-
-
-def _plan_count(ids: torch.Tensor, buckets: torch.Tensor, counts: torch.Tensor, num_experts: int) -> Plan:
-    num_blocks = counts.shape[1]
-    sizes = (ids.numel(), num_blocks, ids.shape[1], num_experts, *strides(ids))
-    return plan(count_kernel, num_blocks, *sizes, **_blocks(num_experts))
-
-
-def _plan_scan(counts: torch.Tensor, totals: torch.Tensor) -> Plan:
-    num_experts, num_blocks = counts.shape[0] - 1, counts.shape[1]
-    return plan(
+    buckets = empty((num_blocks * _ROWS,), torch.int32, device)
+    counts = empty((num_experts + 1, num_blocks), torch.int32, device)
+    totals = empty((num_experts + 1,), torch.int32, device)
+    launch(
+        count_kernel,
+        num_blocks,
+        device,
+        ids,
+        buckets,
+        counts,
+        rows,
+        num_blocks,
+        top_k,
+        num_experts,
+        *strides(ids),
+        ROWS=_ROWS,
+        BUCKETS=min(_BUCKETS, next_power_of_two(num_experts + 1)),
+        num_warps=4,
+    )
+    launch(
         scan_kernel,
         cdiv(num_experts + 1, _SCAN_BUCKETS),
+        device,
+        counts,
+        totals,
         num_blocks,
         num_experts,
         BLOCKS=next((each for each in _SCAN_BLOCKS if num_blocks <= each), _SCAN_BLOCKS[-1]),
         BUCKETS=_SCAN_BUCKETS,
         num_warps=4,
     )
-
-
-def _plan_scatter(
-    buckets: torch.Tensor, counts: torch.Tensor, offsets: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor
-) -> Plan:
-    num_blocks = counts.shape[1]
-    return plan(scatter_kernel, num_blocks, num_blocks, ROWS=_ROWS, num_warps=4)
+    # counts now holds, for each bucket, the rows of it in earlier blocks.
+    schedule = None
+    if tile is None:
+        store_bounds(totals, offsets)
+    else:
+        schedule = bounds_and_schedule(totals, offsets, rows, tile.block_m, tile.descriptors)
+    launch(
+        scatter_kernel,
+        num_blocks,
+        device,
+        buckets,
+        counts,
+        offsets,
+        order,
+        inverse,
+        num_blocks,
+        ROWS=_ROWS,
+        num_warps=4,
+    )
+    return Permutation(order, inverse, offsets, top_k, num_experts), schedule
 
 
 def identity_permutation(tokens: int, device: torch.device) -> Permutation:
-    """Every token to the one expert there is (the shared expert). tokens is at least 1.
-
-    The only fills of the package besides the offsets of an empty permutation: torch.arange writes every element, so
-    nothing is read that was not written.
-    """
-    rows = torch.arange(tokens, dtype=torch.int32, device=device)
-    bounds = torch.arange(0, tokens + 1, tokens, dtype=torch.int32, device=device)  # [0, tokens]
+    """Every token to the one expert there is (the shared expert). tokens is at least 1."""
+    rows = empty((tokens,), torch.int32, device)
+    bounds = empty((2,), torch.int32, device)
+    launch(
+        identity_kernel, cdiv(tokens, _IDENTITY_ROWS), device, rows, bounds, tokens, ROWS=_IDENTITY_ROWS, num_warps=4
+    )
     return Permutation(rows, rows, bounds, 1, 1, in_order=True)

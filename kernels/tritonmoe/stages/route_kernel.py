@@ -5,7 +5,8 @@ import triton.language as tl
 
 from .matmul_kernel import element_count, element_stride, load_bias, load_rows, load_weights, weight_pointers
 
-NEVER = tl.constexpr(-(2**63))  # below every key, hence below every expert that may still be chosen
+NEVER = tl.constexpr(-(2**31))  # below every ordered_bits: an expert that does not exist, or not any more
+NAN = tl.constexpr(-(2**31) + 1)  # ordered_bits of every NaN
 
 
 @triton.jit(
@@ -65,26 +66,31 @@ def logits_kernel(
 
 @triton.jit
 def ordered_bits(value):
-    """int32 in the order of the float32 values: -0 equals +0, NaN lies below -Inf.
+    """int32 in the order of the float32 values: -0 equals +0, NaN lies below -Inf, and NEVER below all.
 
     Integer work only, so no device's treatment of NaN or of subnormals has a say in which expert is chosen.
     """
     bits = value.to(tl.int32, bitcast=True)
     bits = tl.where(bits == -2147483648, 0, bits)
     nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return tl.where(nan, -2147483648, bits ^ ((bits >> 31) & 0x7FFFFFFF))
+    return tl.where(nan, NAN, bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
 @triton.jit
-def selection_key(value, index):
-    """int64, unique for each index: by value first, then the lower index first; always above NEVER."""
-    return (ordered_bits(value).to(tl.int64) << 32) | tl.cast(0x7FFFFFFF - index, tl.int64)
-
-
-@triton.jit
-def value_of_key(key):
-    ordered = (key >> 32).to(tl.int32)
+def value_of(ordered):
+    """The float32 that ordered_bits made this of; +0 for -0, some NaN for a NaN."""
     return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def first_best(ordered, index):
+    """Where a row has its greatest value; of several, those of the lowest index.
+
+    Two reductions of 32 bits: of one that has value and index in 64, each step costs a GPU several instructions.
+    """
+    best = ordered == tl.max(ordered, axis=1)[:, None]
+    lowest = tl.min(tl.where(best, index, 0x7FFFFFFF), axis=1)
+    return best & (index == lowest[:, None])
 
 
 @triton.jit
@@ -99,25 +105,25 @@ def softmax(logit, member):
 
 
 @triton.jit
-def keep_best_groups(key, exists, expert, group_size, n_group, topk_group, TOP2: tl.constexpr):
-    """Keys with NEVER for every expert outside the topk_group best groups."""
-    group = expert // group_size
-    group_key = tl.full(key.shape, NEVER, tl.int64)
+def keep_best_groups(ordered, expert, group_size, n_group, topk_group, TOP2: tl.constexpr):
+    """ordered, with NEVER for every expert outside the topk_group best groups. Of equal groups the first is better."""
+    exists = ordered != NEVER
+    group = tl.broadcast_to((expert // group_size)[None, :], ordered.shape)
+    group_ordered = tl.full(ordered.shape, NEVER, tl.int32)
     for index in range(n_group):
-        member = exists & (group == index)[None, :]
-        inside = tl.where(member, key, NEVER)
-        best = tl.max(inside, axis=1)
-        score = value_of_key(best)
+        member = exists & (group == index)
+        inside = tl.where(member, ordered, NEVER)
+        score = value_of(tl.max(inside, axis=1))
         if TOP2:
-            second = tl.max(tl.where(inside == best[:, None], NEVER, inside), axis=1)
+            second = tl.max(tl.where(first_best(inside, expert[None, :]), NEVER, inside), axis=1)
             # A group of one expert has no second: its score is that expert's value.
-            score = tl.where(second == NEVER, score, score + value_of_key(second))
-        group_key = tl.where(member, selection_key(score, index)[:, None], group_key)
-    kept = tl.full(key.shape, NEVER, tl.int64)
+            score = tl.where(second == NEVER, score, score + value_of(second))
+        group_ordered = tl.where(member, ordered_bits(score)[:, None], group_ordered)
+    kept = tl.full(ordered.shape, NEVER, tl.int32)
     for _ in range(topk_group):
-        hit = group_key == tl.max(group_key, axis=1)[:, None]
-        kept = tl.where(hit & exists, key, kept)
-        group_key = tl.where(hit, NEVER, group_key)
+        hit = first_best(group_ordered, group)
+        kept = tl.where(hit & exists, ordered, kept)
+        group_ordered = tl.where(hit, NEVER, group_ordered)
     return kept
 
 
@@ -176,17 +182,16 @@ def select_kernel(
     if selection_bias is not None:
         bias_pointers = selection_bias + tl.cast(expert, tl.int64) * bias_stride
         value += tl.load(bias_pointers, mask=expert < num_experts, other=0.0).to(tl.float32)[None, :]
-    ordered_nan = ordered_bits(value) == -2147483648
-    broken = broken | (tl.max((ordered_nan & exists).to(tl.int32), axis=1) > 0)
+    ordered = tl.where(exists, ordered_bits(value), NEVER)
+    broken = broken | (tl.max((ordered == NAN).to(tl.int32), axis=1) > 0)
 
-    key = tl.where(exists, selection_key(value, expert[None, :]), NEVER)
     if GROUPED:
-        key = keep_best_groups(key, exists, expert, num_experts // n_group, n_group, topk_group, TOP2)
+        ordered = keep_best_groups(ordered, expert, num_experts // n_group, n_group, topk_group, TOP2)
     rank = tl.full((TOKENS, EXPERTS), -1, tl.int32)
     for step in range(top_k):
-        hit = key == tl.max(key, axis=1)[:, None]
+        hit = first_best(ordered, expert[None, :])
         rank = tl.where(hit, step, rank)
-        key = tl.where(hit, NEVER, key)
+        ordered = tl.where(hit, NEVER, ordered)
 
     chosen = rank >= 0
     weight = score

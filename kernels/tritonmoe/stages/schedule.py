@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..launch import cdiv, next_power_of_two
-from ..plans import Plan, launch_planned, plan
+from ..launch import cdiv, empty, launch, next_power_of_two
 from .schedule_kernel import bounds_kernel, schedule_kernel
 
 if TYPE_CHECKING:
@@ -21,13 +20,17 @@ _TILE_ELEMENTS = 2048  # slots times experts that one program compares in regist
 class Schedule:
     """Row tiles of height block_m. tile_expert and tile_start: (num_tiles,) int32; unused entries have expert -1.
 
-    tiles_used: (1,) int32, the number of the others, which come first.
+    tiles_used: (2,) int32, the number of the others, which come first, and the share of tiles of crowded experts among
+    them, those with more than one tile, in parts of 2**31, rounded up, as 32 bits without a sign.
+    crowded_first: (4, num_tiles) int32, the used tiles once more, those of crowded experts before the others: expert,
+    start, number within the expert, and end of the expert's rows. None if it was not asked for; then the share is not written, either.
     No tile crosses from one expert's rows into another's.
     """
 
     tile_expert: torch.Tensor
     tile_start: torch.Tensor
     tiles_used: torch.Tensor
+    crowded_first: torch.Tensor | None
     num_tiles: int
     block_m: int
 
@@ -42,61 +45,51 @@ def max_tiles(rows: int, num_experts: int, block_m: int) -> int:
     return (rows + busy * (block_m - 1)) // block_m
 
 
-def make_schedule(permutation: Permutation, block_m: int) -> Schedule:
+def make_schedule(permutation: Permutation, block_m: int, crowded_first: bool = False) -> Schedule:
     """Cuts the segments of a permutation into row tiles, on the device. The permutation was checked before."""
-    made = _empty(permutation.order.shape[0], permutation.num_experts, block_m, permutation.offsets.device)
-    launch_planned(
-        _plan, (schedule_kernel, block_m), permutation.offsets, made.tile_expert, made.tile_start, made.tiles_used
-    )
+    rows, num_experts = permutation.order.shape[0], permutation.num_experts
+    made = _empty(rows, num_experts, block_m, crowded_first, permutation.offsets.device)
+    tensors = (permutation.offsets, made.tile_expert, made.tile_start, made.tiles_used, made.crowded_first)
+    _launch(schedule_kernel, tensors, num_experts, made.num_tiles, block_m)
     return made
 
 
 def store_bounds(totals: torch.Tensor, offsets: torch.Tensor) -> None:
     """offsets (E + 1,) int32 from totals (E + 1,) int32, the rows of each expert and, last, the dropped ones."""
-    launch_planned(_plan_bounds, (1,), totals, offsets, None, None, None)
+    _launch(bounds_kernel, (totals, offsets, None, None, None, None), offsets.shape[0] - 1, 0, 1)
 
 
-def bounds_and_schedule(totals: torch.Tensor, offsets: torch.Tensor, rows: int, block_m: int) -> Schedule:
+def bounds_and_schedule(
+    totals: torch.Tensor, offsets: torch.Tensor, rows: int, block_m: int, crowded_first: bool
+) -> Schedule:
     """store_bounds, and the row tiles of these segments in the same launch. rows: of all buckets."""
-    made = _empty(rows, offsets.shape[0] - 1, block_m, offsets.device)
-    launch_planned(_plan_bounds, (block_m,), totals, offsets, made.tile_expert, made.tile_start, made.tiles_used)
+    num_experts = offsets.shape[0] - 1
+    made = _empty(rows, num_experts, block_m, crowded_first, offsets.device)
+    tensors = (totals, offsets, made.tile_expert, made.tile_start, made.tiles_used, made.crowded_first)
+    _launch(bounds_kernel, tensors, num_experts, made.num_tiles, block_m)
     return made
 
 
-def _empty(rows: int, num_experts: int, block_m: int, device: torch.device) -> Schedule:
+def _empty(rows: int, num_experts: int, block_m: int, crowded_first: bool, device: torch.device) -> Schedule:
     num_tiles = max_tiles(rows, num_experts, block_m)
-    tile_expert = torch.empty((num_tiles,), dtype=torch.int32, device=device)
-    tile_start = torch.empty((num_tiles,), dtype=torch.int32, device=device)
-    tiles_used = torch.empty((1,), dtype=torch.int32, device=device)
-    return Schedule(tile_expert, tile_start, tiles_used, num_tiles, block_m)
+    tile_expert = empty((num_tiles,), torch.int32, device)
+    tile_start = empty((num_tiles,), torch.int32, device)
+    tiles_used = empty((2,), torch.int32, device)
+    again = empty((4, num_tiles), torch.int32, device) if crowded_first else None
+    return Schedule(tile_expert, tile_start, tiles_used, again, num_tiles, block_m)
 
 
-def _plan_bounds(
-    totals: torch.Tensor,
-    offsets: torch.Tensor,
-    tile_expert: torch.Tensor | None,
-    tile_start: torch.Tensor | None,
-    tiles_used: torch.Tensor | None,
-    block_m: int,
-) -> Plan:
-    return _plan(offsets, tile_expert, tile_start, tiles_used, bounds_kernel, block_m)
-
-
-def _plan(
-    offsets: torch.Tensor,
-    tile_expert: torch.Tensor | None,
-    tile_start: torch.Tensor | None,
-    tiles_used: torch.Tensor | None,
-    kernel: object,
-    block_m: int,
-) -> Plan:
-    num_tiles = 0 if tile_expert is None else tile_expert.shape[0]
-    num_experts = offsets.shape[0] - 1
+def _launch(
+    kernel: object, tensors: tuple[torch.Tensor | None, ...], num_experts: int, num_tiles: int, block_m: int
+) -> None:
     experts = next_power_of_two(num_experts)
     slots = min(256, max(1, _TILE_ELEMENTS // experts))
-    return plan(
+    assert tensors[0] is not None
+    launch(
         kernel,
-        1 if tile_expert is None else cdiv(num_tiles, slots),
+        cdiv(num_tiles, slots) if num_tiles else 1,
+        tensors[0].device,
+        *tensors,
         num_tiles,
         num_experts,
         BLOCK_M=block_m,

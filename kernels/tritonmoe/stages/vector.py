@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import Call
-from ..launch import cdiv, counted, is_interpreted, next_power_of_two, strides, unit_flag, vector_width
-from ..plans import Plan, launch_planned, plan
+from ..launch import cdiv, counted, empty, is_interpreted, launch, next_power_of_two, strides, unit_flag, vector_width
 from ..rules import Activation
 from ..tiles import vector_block
 from .vector_kernel import down_vector_kernel, gate_up_vector_kernel
@@ -22,16 +20,17 @@ def run_gate_up_vector(
     activation: Activation,
     gate_bias: torch.Tensor | None,
     up_bias: torch.Tensor | None,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    """h (k, F) of one token x (1, H) with ids (1, k), all checked; rows whose id is outside [0, E) are not written.
-
-    call: whose arguments these are; it may have made ids itself.
-    """
-    h = x.new_empty((ids.shape[1], w_gate.shape[1]))
-    launch_planned(
-        _plan_gate_up,
-        (activation,),
+    """h (k, F) of one token x (1, H) with ids (1, k), all checked; rows whose id is outside [0, E) are not written."""
+    top_k, hidden = ids.shape[1], x.shape[1]
+    block = vector_block("gate_up_vector", top_k, w_gate.element_size(), host=is_interpreted(gate_up_vector_kernel))
+    num_experts, ffn = w_gate.shape[:2]
+    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
+    h = empty((top_k, ffn), x.dtype, x.device)
+    launch(
+        gate_up_vector_kernel,
+        top_k * cdiv(ffn, block.columns),
+        x.device,
         x,
         ids,
         w_gate,
@@ -39,29 +38,6 @@ def run_gate_up_vector(
         gate_bias,
         up_bias,
         h,
-        call=call,
-        made=(ids, h),
-    )
-    return h
-
-
-def _plan_gate_up(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    w_gate: torch.Tensor,
-    w_up: torch.Tensor,
-    gate_bias: torch.Tensor | None,
-    up_bias: torch.Tensor | None,
-    h: torch.Tensor,
-    activation: Activation,
-) -> Plan:
-    top_k, hidden = ids.shape[1], x.shape[1]
-    block = vector_block("gate_up_vector", top_k, w_gate.element_size(), host=is_interpreted(gate_up_vector_kernel))
-    num_experts, ffn = w_gate.shape[:2]
-    vec = vector_width((hidden, ffn), (x,), (w_gate, w_up))
-    return plan(
-        gate_up_vector_kernel,
-        top_k * cdiv(ffn, block.columns),
         *counted((hidden, ffn), vec),
         top_k,
         num_experts,
@@ -81,6 +57,7 @@ def _plan_gate_up(
         BLOCK_K=block.depth,
         num_warps=block.num_warps,
     )
+    return h
 
 
 def run_down_vector(
@@ -90,16 +67,17 @@ def run_down_vector(
     w_down: torch.Tensor,
     down_bias: torch.Tensor | None,
     addend: torch.Tensor | None,
-    call: Call | None = None,
 ) -> torch.Tensor:
-    """out (1, H): down and combine of h (k, F), contiguous, ids and weights (1, k), addend (1, H); all checked.
-
-    call: whose arguments these are; it has made h and the addend, and may have made ids and weights.
-    """
-    out = h.new_empty((1, w_down.shape[1]))
-    launch_planned(
-        _plan_down,
-        (),
+    """out (1, H): down and combine of h (k, F), contiguous, ids and weights (1, k), addend (1, H); all checked."""
+    top_k, ffn = h.shape
+    block = vector_block("down_vector", top_k, w_down.element_size(), host=is_interpreted(down_vector_kernel))
+    num_experts, hidden = w_down.shape[:2]
+    vec = vector_width((ffn, hidden), (h,) if addend is None else (h, addend), (w_down,))
+    out = empty((1, hidden), h.dtype, h.device)
+    launch(
+        down_vector_kernel,
+        cdiv(hidden, block.columns),
+        h.device,
         h,
         ids,
         weights,
@@ -107,28 +85,6 @@ def run_down_vector(
         down_bias,
         addend,
         out,
-        call=call,
-        made=(h, ids, weights, out) if addend is None else (h, ids, weights, addend, out),
-    )
-    return out
-
-
-def _plan_down(
-    h: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    w_down: torch.Tensor,
-    down_bias: torch.Tensor | None,
-    addend: torch.Tensor | None,
-    out: torch.Tensor,
-) -> Plan:
-    top_k, ffn = h.shape
-    block = vector_block("down_vector", top_k, w_down.element_size(), host=is_interpreted(down_vector_kernel))
-    num_experts, hidden = w_down.shape[:2]
-    vec = vector_width((ffn, hidden), (h,) if addend is None else (h, addend), (w_down,))
-    return plan(
-        down_vector_kernel,
-        cdiv(hidden, block.columns),
         *counted((ffn, hidden), vec),
         top_k,
         num_experts,
@@ -144,3 +100,4 @@ def _plan_down(
         BLOCK_K=block.depth,
         num_warps=block.num_warps,
     )
+    return out
