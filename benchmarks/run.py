@@ -111,29 +111,67 @@ def _shape(
             forwards[name] = competitor.prepare(layer)
         except Exception as problem:  # a foreign package may fail in any way; its row says so
             forwards[name] = _text(problem)
-    for load in options.loads:
-        for tokens in options.token_counts(shape):
-            if options.only is not None and (shape.name, tokens, load) not in options.only:
-                continue
-            if deadline.passed():
-                raise OutOfTime
-            try:
-                batch = make_batch(shape, tokens, load, dtype, options.device)
-                case = _empty_case(shape, batch, results.ceilings)
-                results.cases.append(case)
-                _case(options, case, layer, batch, found, forwards, clock)
-            except Exception as problem:  # our own kernels may fail in any way too; the run goes on
-                _release()
-                say(f"{shape.name} T={tokens} {load}: {_text(problem)}")
-                if results.cases and results.cases[-1].key == (shape.name, tokens, load):
-                    results.cases[-1].failure = _text(problem)
-            else:
-                say(_line(case))
-            results.write(path)
-            try:
-                clock.synchronize()
-            except RuntimeError as problem:
-                raise DeviceLost(_text(problem)) from problem
+    for tokens in options.token_counts(shape):
+        loads = [each for each in options.loads if options.only is None or (shape.name, tokens, each) in options.only]
+        if not loads:
+            continue
+        if deadline.passed():
+            raise OutOfTime
+        _loads(options, shape, tokens, loads, layer, found, forwards, clock, results, say)
+        results.write(path)
+        try:
+            clock.synchronize()
+        except RuntimeError as problem:
+            raise DeviceLost(_text(problem)) from problem
+
+
+def _loads(
+    options: Options,
+    shape: Shape,
+    tokens: int,
+    loads: Sequence[str],
+    layer: Layer,
+    found: dict[str, Competitor],
+    forwards: dict[str, Forward | str],
+    clock: Clock,
+    results: Results,
+    say: Say,
+) -> None:
+    """The cases of one token count. What is recorded in graphs alternates between them too: they are compared."""
+    dtype = DTYPES[options.dtype]
+    cases: dict[str, Case] = {}
+    batches: dict[str, Batch] = {}
+    calls: dict[tuple[str, str], Call] = {}
+    for load in loads:
+        try:
+            batch = make_batch(shape, tokens, load, dtype, options.device)
+            case = _empty_case(shape, batch, results.ceilings)
+            results.cases.append(case)
+            cases[load], batches[load] = case, batch
+            ready = _eager_case(case, layer, batch, found, forwards, clock)
+        except Exception as problem:  # our own kernels may fail in any way too; the run goes on
+            _failed(f"{shape.name} T={tokens} {load}", cases.get(load), problem, say)
+        else:
+            calls |= {(load, name): call for name, call in ready.items()}
+    for (load, name), timed in clock.replayed_in_turns(calls).items():
+        _note_graph(cases[load].implementations[name], timed)
+    for load, case in cases.items():
+        if case.failure is not None:
+            continue
+        try:
+            if options.stages and "tritonmoe" in forwards:
+                case.stages = stages.measure(layer, batches[load], clock)
+        except Exception as problem:
+            _failed(f"{shape.name} T={tokens} {load}", case, problem, say)
+        else:
+            say(_line(case))
+
+
+def _failed(where: str, case: Case | None, problem: Exception, say: Say) -> None:
+    _release()
+    say(f"{where}: {_text(problem)}")
+    if case is not None:
+        case.failure = _text(problem)
 
 
 def _empty_case(shape: Shape, batch: Batch, measured: Ceilings) -> Case:
@@ -151,15 +189,15 @@ def _empty_case(shape: Shape, batch: Batch, measured: Ceilings) -> Case:
     )
 
 
-def _case(
-    options: Options,
+def _eager_case(
     case: Case,
     layer: Layer,
     batch: Batch,
     found: dict[str, Competitor],
     forwards: dict[str, Forward | str],
     clock: Clock,
-) -> None:
+) -> dict[str, Call]:
+    """Everything but graphs, implementation by implementation; the calls that graphs are to be made of."""
     expected = reference(layer, batch)
     calls: dict[str, Call] = {}
     for name, forward in forwards.items():
@@ -172,10 +210,7 @@ def _case(
                 calls[name] = partial(forward, batch.x, batch.logits)
             else:
                 measured.graph_note = "waits for the device"
-    for name, timed in clock.replayed_in_turns(calls).items():
-        _note_graph(case.implementations[name], timed)
-    if options.stages and "tritonmoe" in forwards:
-        case.stages = stages.measure(layer, batch, clock)
+    return calls
 
 
 def _eager(forward: Forward, batch: Batch, expected: Reference, clock: Clock) -> Measured:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Clock:
             raise found
         return found
 
-    def replayed_in_turns(self, calls: dict[str, Call]) -> dict[str, Sample | Exception]:
+    def replayed_in_turns(self, calls: dict[Name, Call]) -> dict[Name, Sample | Exception]:
         """`replayed` of several calls in turns; in place of a time the exception, NotCapturable or any other.
 
         One after another, a call would meet the device as the one before it has left it: at its power limit a device
@@ -95,9 +97,9 @@ class Clock:
         Each replay has its own pair of events; the flush lies between the pairs. All is queued at once: the flush is
         longer than a launch, so that no timing contains the host.
         """
-        found: dict[str, Sample | Exception] = {}
-        graphs: dict[str, torch.cuda.CUDAGraph] = {}
-        counts: dict[str, int] = {}
+        found: dict[Name, Sample | Exception] = {}
+        graphs: dict[Name, torch.cuda.CUDAGraph] = {}
+        counts: dict[Name, int] = {}
         try:
             for name, call in calls.items():
                 try:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -28,6 +29,7 @@ from benchmarks.floor import Ceilings
 from benchmarks.layer import make_batch, make_layer
 from benchmarks.reference import TOLERANCE, error, reference
 from benchmarks.results import Case, Measured, Results
+from benchmarks.run import Options, run
 from benchmarks.suite import SuiteRun, compile_share
 from benchmarks.timing import Clock, Deadline, NotCapturable, Repeats, Sample
 
@@ -244,6 +246,35 @@ def test_calls_take_turns_and_one_that_fails_leaves_the_others_alone():
     assert found["broken"] is failure
 
 
+def test_loads_of_one_token_count_take_turns(tmp_path):
+    """They are compared with each other: one after another would meet a device that is warmer each time."""
+    device = torch.device("cpu")
+    options = Options(
+        [TINY],
+        [1, 2],
+        ["uniform", "zipf2"],
+        ("grouped_mm",),
+        Repeats(5, 5),
+        "bf16",
+        device,
+        None,
+        tmp_path,
+        stages=False,
+    )
+    seen = []
+
+    def in_turns(self, calls):
+        seen.append(list(calls))
+        return {name: sample(1.0 + at) for at, name in enumerate(calls)}
+
+    with mock.patch.object(Clock, "replayed_in_turns", in_turns):
+        made = run(options, lambda _: None)
+    # The first calls are those of the ceilings, one by one.
+    assert [each for each in seen if len(each) > 1] == [[("uniform", "grouped_mm"), ("zipf2", "grouped_mm")]] * 2
+    assert [(each.tokens, each.load) for each in made.cases] == list(product((1, 2), ("uniform", "zipf2")))
+    assert [each.implementations["grouped_mm"].graph.median for each in made.cases] == [1.0, 2.0, 1.0, 2.0]
+
+
 # ---- results, check, report
 
 
@@ -415,13 +446,15 @@ def test_a_whole_run_on_a_cpu(tmp_path):
     # Triton's interpreter: what is measured means nothing, but every path of a run without graphs is walked.
     command = [sys.executable, "-m", "benchmarks", "run", "--device", "cpu", "--shapes", "tiny", "--tokens", "1"]
     command += ["--repeats", "5", "--implementations", "tritonmoe,loop,vllm", "--output", str(tmp_path), "--no-plots"]
+    command += ["--loads", "uniform,zipf2"]
     folders = [str(ROOT), *(each for each in sys.path if each)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(folders)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "results.json").read_text())
-    (found,) = data["cases"]
-    assert found["implementations"]["tritonmoe"]["error"] < TOLERANCE
-    assert set(found["stages"]) == set(floor.ALL_STAGES)
+    assert [found["load"] for found in data["cases"]] == ["uniform", "zipf2"]
+    for found in data["cases"]:
+        assert found["implementations"]["tritonmoe"]["error"] < TOLERANCE
+        assert set(found["stages"]) == set(floor.ALL_STAGES)
     assert data["protocol"]["versions"]["torch"] == torch.__version__
     assert data["complete"]
