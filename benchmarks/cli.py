@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from . import workloads
-from .commands import cold, suite, traffic, tune
+from .commands import cold, dtypes, suite, traffic, tune
 from .competitors import NAMES
 from .options import (
     EXIT_FAILED,
@@ -166,5 +166,5 @@ def check(
     sys.exit(EXIT_FAILED if broken or not findings else 0)
 
 
-for command in (traffic, cold, suite, tune):
+for command in (traffic, dtypes, cold, suite, tune):
     main.add_command(command)

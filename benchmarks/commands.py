@@ -1,4 +1,4 @@
-"""Commands beside the matrix: traffic, cold start, the suite's own speed, the tuner."""
+"""Commands beside the matrix: traffic, dtypes, cold start, the suite's own speed, the tuner."""
 
 from __future__ import annotations
 
@@ -66,6 +66,30 @@ def traffic(
         del layer
     console().print(bytes_moved.table(found))
     _file(output, "traffic.json", {"protocol": protocol(clock, dtype), "cases": [each.as_data() for each in found]})
+
+
+@click.command()
+@click.option("--shapes", help="comma-separated names [default: all but tiny]")
+@click.option("--tokens", default="1,32,512,2048,8192", show_default=True, help="comma-separated")
+@device_option
+@output_option
+def dtypes(shapes: str | None, tokens: str, device_name: str, output: Path) -> None:
+    """fp16 beside bf16, in turns. Fails where fp16 takes more than 5 % longer."""
+    from . import ceilings
+    from . import dtypes as pairs
+
+    clock = Clock(device(device_name), Repeats())
+    measured = {name: ceilings.measure(clock, DTYPES[name]) for name in ("bf16", "fp16")}
+    found = []
+    for shape in chosen_shapes(shapes):
+        for pair in pairs.measure(shape, numbers(tokens, []), clock, measured):
+            say(f"{pair.shape} T={pair.tokens}: fp16 {pair.clock:.3f} of bf16")
+            found.append(pair)
+    console().print(pairs.table(found))
+    data = {"protocol": protocol(clock, "bf16, fp16"), "ceilings": {n: asdict(c) for n, c in measured.items()}}
+    _file(output, "dtypes.json", data | {"cases": [asdict(each) for each in found]})
+    if any(each.clock > pairs.AT_MOST for each in found):
+        sys.exit(EXIT_FAILED)
 
 
 @click.command()

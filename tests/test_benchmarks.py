@@ -22,7 +22,7 @@ from rich.console import Console
 # The benchmarks are not part of the distribution. Appended: an installed package stays the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import check, floor, peers, plots, report, traffic, tune, workloads
+from benchmarks import check, dtypes, floor, peers, plots, report, traffic, tune, workloads
 from benchmarks.cli import main
 from benchmarks.competitors import NAMES, installed, route
 from benchmarks.floor import Ceilings
@@ -440,6 +440,20 @@ def test_the_compilers_share_is_that_of_the_two_runs_that_differ_by_the_cache():
 )
 def test_wrong_calls_end_with_code_2(arguments):
     assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_dtypes_are_compared_by_the_clock_and_by_their_own_floors():
+    pair = dtypes.Pair("tiny", 8, {"fp16": 1.1, "bf16": 1.0}, {"fp16": 1.1, "bf16": 1.0})
+    assert pair.clock == 1.1
+    assert pair.over_floor == pytest.approx(1.0)
+    clock = Clock(torch.device("cpu"), Repeats(5, 5))
+    turns = mock.Mock(return_value={"bf16": sample(2.0), "fp16": NotCapturable("no graphs")})
+    with mock.patch.object(Clock, "replayed_in_turns", turns), mock.patch.object(Clock, "eager") as eager:
+        eager.return_value = sample(3.0)
+        (found,) = dtypes.measure(TINY, [2], clock, {"bf16": PUBLISHED, "fp16": PUBLISHED})
+    assert list(turns.call_args.args[0]) == ["bf16", "fp16"]
+    assert (found.seconds, found.clock) == ({"bf16": 2.0, "fp16": 3.0}, 1.5)
+    assert found.floors["bf16"] == found.floors["fp16"] > 0
 
 
 def test_a_whole_run_on_a_cpu(tmp_path):
