@@ -23,7 +23,8 @@ class Schedule:
     tiles_used: (2,) int32, the number of the others, which come first, and the share of tiles of crowded experts among
     them, those with more than one tile, in parts of 2**31, rounded up, as 32 bits without a sign.
     crowded_first: (4, num_tiles) int32, the used tiles once more, those of crowded experts before the others: expert,
-    start, number within the expert, and end of the expert's rows. None if it was not asked for; then the share is not written, either.
+    start, number within the expert, and end of the expert's rows. None if it was not asked for; then the share is not
+    written, either.
     No tile crosses from one expert's rows into another's.
     """
 
