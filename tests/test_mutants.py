@@ -392,7 +392,9 @@ drawn = pool.draw("cpu", lambda name: RunOptions("tritonmoe", name, "gate", ("co
 pool.preload(drawn.backend)
 entry = {"class": "combine", "source": "here", "stage": "combine"}
 mutants = [catalogue.Mutant(**entry, id=f"it-{name.lower()}", wrap=name) for name in ("Dies", "Hangs", "NoSuch")]
-tasks = [pool.Task(m, m.stage, hunt.relevant(drawn.queues, m.stage), 1.0) for m in mutants]
+# What hangs has long enough to have begun, on a busy machine too; what dies or cannot start does so by itself.
+seconds = {"it-hangs": 10.0}
+tasks = [pool.Task(m, m.stage, hunt.relevant(drawn.queues, m.stage), seconds.get(m.id, 120.0)) for m in mutants]
 print(json.dumps({o.task.mutant.id: [o.ended, o.tried] for o in pool.run_all(tasks, drawn.backend, 2)}))
 """
 

@@ -133,6 +133,27 @@ def what_is_raised_on_the_way_launches_nothing() -> None:
     assert waiting.collected is None
 
 
+def an_operator_of_torch_keeps_its_place() -> None:
+    """What a launcher does beside launching sees what was launched before it, in every call: none is a replay."""
+    combine, given = tritonmoe.forward.run_combine_direct, []
+
+    def doubled(y: torch.Tensor, *rest: object) -> torch.Tensor:
+        given.append(float(y.abs().sum()))
+        return combine(y, *rest).mul_(2)
+
+    want = forward(3)
+    forget()
+    with Watched() as seen, mock.patch.object(tritonmoe.forward, "run_combine_direct", doubled):
+        found = [forward(3) for _ in range(3)]
+        launched = len(seen.launched)
+    assert all(torch.equal(each, 2 * want) for each in found)
+    assert given[0] > 0
+    assert given == given[:1] * 3
+    assert launched == 15, "five launches a call"
+    assert waiting.collected is None
+    forget()
+
+
 def main() -> None:
     with wavefront.device("gfx942"):
         for tokens in (1, 3, 40):
@@ -141,6 +162,7 @@ def main() -> None:
         kernels_are_loaded_one_at_a_time()
         a_failure_ahead_is_the_launchs_to_tell()
         what_is_raised_on_the_way_launches_nothing()
+        an_operator_of_torch_keeps_its_place()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The first call of its kind: its kernels are compiled side by side, not one after the other as each is reached.
 
 Launches wait until the call has come to its last one; what Triton has not compiled yet is compiled by several threads,
-which Triton allows, and most of a compilation leaves Python to others; then the launches are made in their order.
+which Triton allows, and most of a compilation leaves Python to others; then the launches are made in their order. An
+operator of torch on the way, which may read what they write, or write what they read, is preceded by all that wait.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .launch import VECTOR_BYTES, Collected, Launch, is_interpreted, on_device, waiting
@@ -31,20 +33,51 @@ def is_capturing(device: torch.device) -> bool:
     return device.type != "cpu" and bool(torch.get_device_module(device).is_current_stream_capturing())
 
 
-def launched_together(device: torch.device, run: Callable[[], Result]) -> tuple[Result, Collected, list[object]]:
+def launched_together(device: torch.device, run: Callable[[], Result]) -> tuple[Result, Collected | None, list[object]]:
     """What run() returns, its launches, which were made when it was done, and what Triton returned for each.
 
-    What run raises is raised, and nothing of it is launched.
+    None for the launches where an operator of torch came between them. What run raises is raised, and nothing of it is
+    launched, but for what came before such an operator.
     """
     collected = Collected()
     waiting.collected = collected
     try:
-        result = run()
+        with _InOrder(device) as order:
+            result = run()
     finally:
         waiting.collected = None
+    if order.was_needed:
+        return result, None, []
+    return result, collected, _made(device, collected)
+
+
+def _made(device: torch.device, collected: Collected) -> list[object]:
     if _has_compiler(device):
         _compile([each for each in collected.launches if not is_interpreted(each.kernel)])
-    return result, collected, [each.run() for each in collected.launches]
+    return [each.run() for each in collected.launches]
+
+
+# Operators that touch no element of a tensor.
+_EMPTY_OR_VIEW = {
+    getattr(torch.ops.aten, name)
+    for name in ("empty", "empty_strided", "view", "as_strided", "unsqueeze", "slice", "select", "detach", "alias")
+}
+
+
+class _InOrder(TorchDispatchMode):
+    """Before the first operator of torch that is no launch, what waits is launched, and nothing waits any more."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+        self.was_needed = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if waiting.collected is not None and function.overloadpacket not in _EMPTY_OR_VIEW:
+            collected, waiting.collected = waiting.collected, None
+            self.was_needed = True
+            _made(self._device, collected)
+        return function(*arguments, **(named or {}))
 
 
 def _has_compiler(device: torch.device) -> bool:

@@ -42,7 +42,7 @@ def perform(call: Call, tensors: Tensors, run: Callable[[], Result]) -> Result:
     """run(), or a replay of what it launched when this call was first made on this device.
 
     tensors: all of the caller's, in the order in which the call describes them; None for one that was left out. The
-    first is never left out. run launches nothing but through tritonmoe.launch.
+    first is never left out. A call in which run does more than to launch (tritonmoe.launch) is never replayed.
     """
     if waiting.collected is not None or not _is_plain():
         return run()
@@ -59,7 +59,7 @@ def perform(call: Call, tensors: Tensors, run: Callable[[], Result]) -> Result:
     if is_capturing(device):
         return run()
     result, collected, compiled = launched_together(device, run)
-    if compiled and all(type(each) is CompiledKernel for each in compiled):
+    if collected is not None and compiled and all(type(each) is CompiledKernel for each in compiled):
         index = _index(device)
         made = _recorded(tensors, result, collected, compiled, index)
         if made is not None:
