@@ -429,6 +429,22 @@ def test_multiply_add_into_an_operand(name: str) -> None:
             assert all(same("f32", f, w) for f, w, on in pairs if on)
 
 
+def test_multiply_add_that_rounds_twice() -> None:
+    """The older instruction: product and sum each rounded, subnormal numbers zeros throughout."""
+    one = One("gfx90a")
+    cases = [  # a, b, constant, a·K + b, a·b + K
+        (3.0, 1.0, "0x4f800000", 3 * 2.0**32, 2.0**32),  # the one is lost, and so are the three
+        (1 + 2**-23, 1 - 2**-23, "0xbf800000", -(2.0**-22), 0.0),  # fused, the second would be -2**-46
+        (2.0**-130, 1.0, "0x3f800000", 1.0, 1.0),  # a subnormal factor
+        (2.0**-100, 0.0, "0x00800000", 0.0, 2.0**-126),  # a product below all normal numbers
+        (-(2.0**-126), 1.5 * 2**-126, "0x3f800000", 0.0, 1.0),  # a sum below them
+    ]
+    for a, b, constant, first, second in cases:
+        one.set(1, np.full(one.lanes, a, np.float32)).set(2, np.full(one.lanes, b, np.float32))
+        one.run(f"v_madmk_f32 v3, v1, {constant}, v2").run(f"v_madak_f32 v4, v1, v2, {constant}")
+        assert (float(one.f(3)[0]), float(one.f(4)[0])) == (first, second), (a, b, constant)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sine_and_cosine(name: str) -> None:
     """Of a whole turn times the source: within 2⁻²² of the right value for |x| ≤ 256, the domain of the instruction."""

@@ -167,3 +167,19 @@ def _fmac64(insn: Instruction, target: Target) -> Step:
 def _fma_with_constant(insn: Instruction, target: Target) -> Step:
     # v_fmamk: a·K + b; v_fmaak: a·b + K: the operands are in the order of the sum in both.
     return operation(insn, target, Operation(floats.fma32, "f32", F3))
+
+
+def _flushed(x: Array) -> Array:
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
+
+
+def _mad(a: Array, b: Array, c: Array) -> Array:
+    # Not fused: the product is rounded, too; and subnormal numbers count as zeros throughout, whatever the mode.
+    product = _flushed(_flushed(a) * _flushed(b))
+    return _flushed(product + _flushed(c))
+
+
+@instruction("v_madmk_f32", "v_madak_f32")
+def _mad_with_constant(insn: Instruction, target: Target) -> Step:
+    # The operands are in the order of the sum, as in v_fmamk and v_fmaak.
+    return operation(insn, target, Operation(_mad, "f32", F3))
