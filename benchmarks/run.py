@@ -153,8 +153,12 @@ def _loads(
             _failed(f"{shape.name} T={tokens} {load}", cases.get(load), problem, say)
         else:
             calls |= {(load, name): call for name, call in ready.items()}
-    for (load, name), timed in clock.replayed_in_turns(calls).items():
-        _note_graph(cases[load].implementations[name], timed)
+    try:
+        for (load, name), timed in clock.replayed_in_turns(calls).items():
+            _note_graph(cases[load].implementations[name], timed)
+    except Exception as problem:  # of a replay: whose it was is not known, and none of them was timed
+        for load, case in cases.items():
+            _failed(f"{shape.name} T={tokens} {load}", case, problem, say)
     for load, case in cases.items():
         if case.failure is not None:
             continue

@@ -275,6 +275,26 @@ def test_loads_of_one_token_count_take_turns(tmp_path):
     assert [each.implementations["grouped_mm"].graph.median for each in made.cases] == [1.0, 2.0, 1.0, 2.0]
 
 
+def test_a_replay_that_fails_fails_its_token_count_alone(tmp_path):
+    options = Options(
+        [TINY], [1, 2], ["uniform", "zipf2"], ("grouped_mm",), Repeats(5, 5), "bf16", torch.device("cpu"), None,
+        tmp_path, stages=False,
+    )  # fmt: skip
+    before, times = Clock.replayed_in_turns, []
+
+    def in_turns(self, calls):
+        if len(calls) == 2:
+            times.append(1)
+            if len(times) == 1:
+                raise RuntimeError("illegal address")
+        return before(self, calls)
+
+    with mock.patch.object(Clock, "replayed_in_turns", in_turns):
+        made = run(options, lambda _: None)
+    assert made.complete
+    assert [each.failure for each in made.cases] == ["RuntimeError: illegal address"] * 2 + [None] * 2
+
+
 # ---- results, check, report
 
 
