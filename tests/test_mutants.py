@@ -108,9 +108,11 @@ def test_both_products_have_tiles_of_the_same_height():
         for itemsize in (2, 4):
             for memory in (None, 65536, 98304, 232448):
                 for rows in (edge + step for edge in edges for step in (0, 1) if edge + step < 2**31):
-                    yield tritonmoe.tiles.choose(stage, itemsize, rows, memory).block_m
+                    yield tritonmoe.tiles.choose(stage, itemsize, rows, memory)
 
-    assert list(choices("gate_up")) == list(choices("down"))
+    for first, second in zip(choices("gate_up"), choices("down"), strict=True):
+        assert first.block_m == second.block_m
+        assert first.descriptors >= second.descriptors  # then the schedule has what down's descriptors need
 
 
 def entry(**fields) -> Mutant:

@@ -13,17 +13,26 @@ from hypothesis import strategies as st
 
 import tritonmoe
 from moe_conformance import interpreter
-from tritonmoe.stages.gate_up_descriptor_kernel import in_turns
 from tritonmoe.stages.schedule import make_schedule
+from tritonmoe.stages.turns_kernel import in_turns
 
 interpreter.repair()
 BLOCK_M = 32
 
 
 @triton.jit
-def numbers_kernel(numbers, share, total, BLOCK: tl.constexpr):
+def numbers_kernel(numbers, share, total, turn, BLOCK: tl.constexpr):
     program = tl.arange(0, BLOCK)
-    tl.store(numbers + program, in_turns(program, total, tl.load(share)), mask=program < total)
+    tl.store(numbers + program, in_turns(program, total, tl.load(share), turn), mask=program < total)
+
+
+def numbers(total, crowded, turn):
+    """The numbers of all programs, as launched, `crowded` of which belong to crowded experts."""
+    share = ceil(Fraction(2**31 * crowded, total))
+    found = torch.full((total,), -1, dtype=torch.int32)
+    given = torch.tensor([share - 2**32 * (share >= 2**31)], dtype=torch.int32)
+    numbers_kernel[(1,)](found, given, total, turn, 512)
+    return found.tolist()
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=9), st.integers(0, 40))
@@ -55,12 +64,26 @@ def test_every_used_tile_is_in_both_lists(rows, dropped):
 def test_crowded_programs_are_spread_evenly(sizes):
     """Every number once; and among the first n launched, n times their share of crowded ones, rounded down."""
     total, crowded = sizes
-    share = ceil(Fraction(2**31 * crowded, total))
-    numbers = torch.full((total,), -1, dtype=torch.int32)
-    numbers_kernel[(1,)](numbers, torch.tensor([share - 2**32 * (share >= 2**31)], dtype=torch.int32), total, 512)
-    found = numbers.tolist()
+    found = numbers(total, crowded, 1)
     assert sorted(found) == list(range(total))
     assert [each for each in found if each < crowded] == list(range(crowded))
     assert [each for each in found if each >= crowded] == list(range(crowded, total))
     for launched in range(total + 1):
         assert sum(each < crowded for each in found[:launched]) == launched * crowded // total
+
+
+@given(st.integers(1, 400).flatmap(lambda total: st.tuples(st.just(total), st.integers(0, total))), st.integers(1, 64))
+def test_turns_of_several_programs_are_spread_like_programs(sizes, turn):
+    """Every number once; each turn has numbers that follow each other, and what is left over is at the end."""
+    total, crowded = sizes
+    found = numbers(total, crowded, turn)
+    assert sorted(found) == list(range(total))
+    whole = total // turn
+    assert found[whole * turn :] == list(range(whole * turn, total))
+    first = found[: whole * turn : turn]
+    assert found[: whole * turn] == [start + at for start in first for at in range(turn)]
+    # A turn is a program of `whole` ones; the share of crowded ones among all programs holds for turns, rounded down.
+    of_crowded = crowded * whole // total
+    assert [start // turn for start in first if start // turn < of_crowded] == list(range(of_crowded))
+    for launched in range(whole + 1):
+        assert sum(start // turn < of_crowded for start in first[:launched]) == launched * crowded // total

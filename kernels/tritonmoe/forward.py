@@ -250,7 +250,7 @@ def _run_experts(
     if x.shape[0] == 1 and ids.shape[1] <= MOST_SLOTS:
         h = run_gate_up_vector(x, ids, w_gate, w_up, activation, gate_bias, up_bias)
         return run_down_vector(h, ids, weights, w_down, down_bias, addend)
-    tiles = direct_tiles(x, ids.numel(), w_gate.shape[0])
+    tiles = direct_tiles(x, ids.numel(), *w_gate.shape[:2])
     if tiles is not None:
         h = run_gate_up_direct(x, ids, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tiles[0])
         y = run_down_direct(h, ids, w_down, down_bias, input_precision, tiles[1])
@@ -263,13 +263,13 @@ def _run_experts(
     return run_combine(y, weights, permutation, addend)
 
 
-def direct_tiles(x: torch.Tensor, rows: int, num_experts: int) -> tuple[Tile, Tile] | None:
+def direct_tiles(x: torch.Tensor, rows: int, num_experts: int, ffn: int) -> tuple[Tile, Tile] | None:
     """The tiles of gate_up_direct and down_direct for so many routed rows; None where they are better sorted."""
     if cdiv(rows, num_experts) > _MOST_DIRECT_ROWS:
         return None
     memory = shared_memory_limit(combine_kernel, x.device)
     first = find("gate_up_direct", x.element_size(), rows, memory)
-    second = find("down_direct", x.element_size(), rows, memory)
+    second = find("down_direct", x.element_size(), rows, memory, ffn)
     return None if first is None or second is None else (first, second)
 
 
@@ -292,8 +292,8 @@ def _run_ffn(
         x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile
     )  # fmt: skip
     tile = down_tile(h, permutation)
-    if tile.block_m != schedule.block_m:
-        schedule = make_schedule(permutation, tile.block_m)
+    if tile.block_m != schedule.block_m or (tile.descriptors and schedule.crowded_first is None):
+        schedule = make_schedule(permutation, tile.block_m, tile.descriptors)
     return run_down(h, schedule, permutation, w_down, down_bias, input_precision, tile)
 
 

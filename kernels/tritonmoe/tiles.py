@@ -20,8 +20,11 @@ class Tile:
     descriptors: blocks come through tensor descriptors where the layout of the weights allows (block_m is then at least
     32, for tiles of half the height must exist too). gather_below: of gate_up with descriptors, the number of columns F
     below which rows of x are fetched one by one as they are multiplied, and from which on they are copied to their
-    sorted order first, to come in blocks as well. per_processor: so many programs a processor walk over all tiles
-    (down with descriptors); 0: one program a tile.
+    sorted order first, to come in blocks as well. turn: programs of one kind, of crowded experts or of others, that
+    follow each other (where there are tiles of half the height: gate_up with descriptors, down from halves_from on).
+    halves_from: of down with descriptors, the depth F from which an expert's last rows have a tile of half the height
+    and each tile a program of its own. Below it, per_processor: so many programs a processor walk over all tiles; 0:
+    one program a tile.
     Raises TypeError for a field that is no int, ValueError for one out of range.
     """
 
@@ -34,12 +37,14 @@ class Tile:
     descriptors: bool = False
     per_processor: int = 0
     gather_below: int = 0
+    turn: int = 1
+    halves_from: int = 2**31 - 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.descriptors, bool):
             raise TypeError(f"descriptors must be a bool, got {self.descriptors!r}")
         least = {"block_m": 32 if self.descriptors else 16, "block_n": 16, "block_k": 16}
-        least |= {"per_processor": 0, "gather_below": 0}
+        least |= {"per_processor": 0, "gather_below": 0, "halves_from": 0}
         for field in fields(self):
             if field.name == "descriptors":
                 continue
@@ -54,13 +59,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileRow:
-    """A row of the table: the tile and where it applies. itemsize and shared_memory are None in rows for the host."""
+    """A row of the table: the tile and where it applies. itemsize and shared_memory are None in rows for the host.
+
+    depth_up_to: of down_direct, the largest F; None for a row that applies to all.
+    """
 
     stage: str
     tile: Tile
     rows_up_to: int
     itemsize: int | None
     shared_memory: int | None
+    depth_up_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,24 +101,27 @@ def vector_block(stage: str, slots: int, itemsize: int, *, host: bool) -> Vector
 @lru_cache(maxsize=1)
 def table() -> tuple[TileRow, ...]:
     """All rows of tiles.toml, in the order of the file, which is the order of preference."""
-    data = _data()
+    data, names = _data(), ("itemsize", "shared_memory", "depth_up_to")
     return tuple(
-        TileRow(stage, Tile(**row["tile"]), row["rows_up_to"], row.get("itemsize"), row.get("shared_memory"))
+        TileRow(stage, Tile(**row["tile"]), row["rows_up_to"], *(row.get(name) for name in names))
         for stage in STAGES
         for row in data[stage]
     )
 
 
 @lru_cache(maxsize=1024)
-def find(stage: str, itemsize: int, rows: int, shared_memory: int | None) -> Tile | None:
+def find(stage: str, itemsize: int, rows: int, shared_memory: int | None, depth: int | None = None) -> Tile | None:
     """The first tile of the table that fits, None if there is none.
 
     rows: routed rows per expert, known on the host as tokens * top_k / experts; tokens, for the router; routed rows in
     all, tokens * top_k, for the direct stages.
     shared_memory: bytes that one program may use on the device; None for Triton's interpreter on the host.
+    depth: F, for "down_direct"; None finds a tile that any F may have.
     """
     for row in table():
         if row.stage != stage or rows > row.rows_up_to:
+            continue
+        if row.depth_up_to is not None and (depth is None or depth > row.depth_up_to):
             continue
         if shared_memory is None:
             if row.itemsize is None:

@@ -22,19 +22,25 @@ DTYPES = {2: ("bf16", "fp16"), 4: ("fp32",)}
 
 
 def rows(shared_memory: int | None) -> list[TileRow]:
-    """The rows that a device with so many bytes of shared memory a program may be given (None: the interpreter)."""
+    """The rows that a device with so many bytes of shared memory a program may be given (None: the interpreter).
+
+    Each tile of a stage and an element size once, though several rows may have it.
+    """
     if shared_memory is None:
         found = [row for row in table() if row.itemsize is None]
     else:
         found = [row for row in table() if row.shared_memory is not None and row.shared_memory <= shared_memory]
-    return [form for row in found for form in _forms(row)]
+    forms = [form for row in found for form in _forms(row)]
+    return list({(form.stage, form.itemsize, form.tile): form for form in reversed(forms)}.values())[::-1]
 
 
 def _forms(row: TileRow) -> Iterator[TileRow]:
-    """The row, and where a wide F has the rows of x copied first, the row that copies them for every F."""
+    """The row, and where F decides what is done with it, the row that does for every F what it does for a wide one."""
     yield row
     if 0 < row.tile.gather_below <= _WIDEST:
         yield replace(row, tile=replace(row.tile, gather_below=0))
+    if 0 < row.tile.halves_from <= _WIDEST:
+        yield replace(row, tile=replace(row.tile, halves_from=0))
 
 
 def stage_of(row: TileRow) -> str:
@@ -49,6 +55,8 @@ def name_of(row: TileRow) -> str:
         f"{row.stage} {tile.block_m}x{tile.block_n}x{tile.block_k}, groups of {tile.group_m}, {tile.num_warps} warps, "
         f"{tile.num_stages} stages{', descriptors' if tile.descriptors else ''}"
         f"{f', fetched below F = {tile.gather_below}' if tile.gather_below else ''}"
+        f"{f', turns of {tile.turn}' if tile.turn > 1 else ''}"
+        f"{f', halves from F = {tile.halves_from}' if tile.halves_from <= _WIDEST else ''}"
     )
 
 

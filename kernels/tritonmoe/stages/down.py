@@ -31,6 +31,7 @@ from ..launch import (
 from ..replay import perform
 from ..tiles import Tile, choose
 from .down_descriptor import run_down_descriptor
+from .down_halves import run_down_halves
 from .down_kernel import down_kernel
 from .permute import Permutation
 from .schedule import Schedule, make_schedule
@@ -68,7 +69,7 @@ def down(
 
     def run() -> torch.Tensor:
         chosen = tile or down_tile(h, permutation)
-        schedule = make_schedule(permutation, chosen.block_m)
+        schedule = make_schedule(permutation, chosen.block_m, chosen.descriptors)
         return run_down(h, schedule, permutation, w_down, down_bias, input_precision, chosen)
 
     tensors = (h, w_down, down_bias, permutation.order, permutation.inverse, permutation.offsets)
@@ -90,11 +91,13 @@ def run_down(
     input_precision: str,
     tile: Tile,
 ) -> torch.Tensor:
-    """down, of checked arguments, over a schedule of the tile's height."""
+    """down, of checked arguments, over a schedule of the tile's height; with crowded_first, if it has descriptors."""
     rows, ffn = h.shape
     hidden = w_down.shape[1]
     vec = vector_width((ffn, hidden), (h,), (w_down,))
     if tile.descriptors and describable(vec, rows, w_down):
+        if ffn >= tile.halves_from:
+            return run_down_halves(h, schedule, w_down, down_bias, input_precision, tile, vec)
         return run_down_descriptor(h, permutation.offsets, schedule, w_down, down_bias, input_precision, tile, vec)
     y = empty((rows, hidden), h.dtype, h.device)
     num_tiles = schedule.num_tiles

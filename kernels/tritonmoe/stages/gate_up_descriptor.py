@@ -59,6 +59,7 @@ def run_gate_up_descriptor(
         up_bias,
         h,
         schedule.num_tiles,
+        tile.turn,
         hidden // vec,
         ffn // vec,
         permutation.top_k,

@@ -8,41 +8,7 @@ import triton.language as tl
 
 from .gate_up_kernel import activate
 from .matmul_kernel import element_count, element_stride, load_bias, load_rows
-
-
-@triton.jit
-def in_turns(program, total, share):
-    """The number of a program of `total` when all those of crowded experts are counted first.
-
-    share: of crowded ones, in parts of 2**31, rounded up (tritonmoe.stages.schedule.Schedule). As launched, the two
-    kinds take turns in the ratio of their numbers: those of a crowded expert have its weights from the cache and wait
-    for their products, while the others wait for weights from memory.
-    """
-    # Every number comes once, whatever the share. Rounded up by less than one part, and with fewer than 2**31 programs,
-    # it gives exactly the crowded ones.
-    share = share.to(tl.uint32, bitcast=True).to(tl.int64)
-    crowded = ((share * total) >> 31).to(tl.int32)
-    before = ((share * program) >> 31).to(tl.int32)  # crowded ones among those launched earlier
-    behind = ((share * (program + 1)) >> 31).to(tl.int32)
-    return tl.where(behind > before, before, crowded + program - before)
-
-
-@triton.jit
-def expert_tile_coordinates(program, slot, start, rank, end, columns, BLOCK_M: tl.constexpr, GROUP: tl.constexpr):
-    """(first row of the tile, column block) of a program, of an expert whose rows end at `end`.
-
-    slot, start, rank: the row tile that would be the program's if each walked over the columns alone, its first row,
-    and its number within the expert. Up to GROUP tiles walk together, as in tile_coordinates, but never those of two
-    experts: what neighbours share is one expert's weights, and to read those of several experts side by side is slower
-    than one after another.
-    """
-    begin = start - rank * BLOCK_M
-    inside = program - (slot - rank) * columns  # among the programs of this expert
-    span = GROUP * columns
-    leader = (inside // span) * GROUP
-    height = tl.minimum((end - begin - 1) // BLOCK_M + 1 - leader, GROUP)
-    inside %= span
-    return begin + (leader + inside % height) * BLOCK_M, inside // height
+from .turns_kernel import tile_in_turns
 
 
 @triton.jit
@@ -114,7 +80,7 @@ def multiply(
 
 @triton.jit(
     do_not_specialize=[
-        "num_tiles", "hidden", "ffn", "top_k", "x_row", "gate_bias_expert", "gate_bias_n", "up_bias_expert",
+        "num_tiles", "turn", "hidden", "ffn", "top_k", "x_row", "gate_bias_expert", "gate_bias_n", "up_bias_expert",
         "up_bias_n", "alpha", "limit",
     ]
 )  # fmt: skip
@@ -131,6 +97,7 @@ def gate_up_descriptor_kernel(
     up_bias,
     h,
     num_tiles,
+    turn,
     hidden,
     ffn,
     top_k,
@@ -158,13 +125,9 @@ def gate_up_descriptor_kernel(
     share = tl.load(tiles_used + 1)
     if tl.program_id(0) >= total:
         return
-    program = in_turns(tl.program_id(0), total, share)
-    slot = program // columns
-    expert = tl.load(crowded_first + slot)
-    start = tl.load(crowded_first + num_tiles + slot)
-    rank = tl.load(crowded_first + 2 * num_tiles + slot)
-    end = tl.load(crowded_first + 3 * num_tiles + slot)
-    first, column = expert_tile_coordinates(program, slot, start, rank, end, columns, BLOCK_M, GROUP)
+    expert, first, end, column = tile_in_turns(
+        tl.program_id(0), total, share, turn, crowded_first, num_tiles, columns, BLOCK_M, GROUP
+    )
     # The last tile of an expert is half empty on average: where half the height is enough, half the work is done.
     if end - first <= BLOCK_M // 2:
         multiply(

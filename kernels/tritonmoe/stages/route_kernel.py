@@ -165,14 +165,16 @@ def select_kernel(
 
     bits = logit.to(tl.int32, bitcast=True)
     nan_or_plus_inf = ((bits & 0x7FFFFFFF) > 0x7F800000) | (bits == 0x7F800000)
-    broken = tl.max((nan_or_plus_inf & exists).to(tl.int32), axis=1) > 0
+    # One reduction tells both: 2 where a token has NaN or +Inf, else 1 where it has anything but -Inf.
+    worst = tl.where(nan_or_plus_inf, 2, (bits != -8388608).to(tl.int32))  # the bits of -Inf
+    worst = tl.max(tl.where(exists, worst, 0), axis=1)
     # Scores are taken of clean logits: what NaN and +Inf do to a token is decided by its flag, not by arithmetic.
     clean = tl.where(nan_or_plus_inf, 0.0, logit)
     if SCORING == "sigmoid":
+        broken = worst == 2
         score = tl.div_rn(1.0, 1.0 + tl.exp(-clean))
     else:
-        above_minus_inf = (bits != -8388608) & exists  # the bits of -Inf
-        broken = broken | (tl.max(above_minus_inf.to(tl.int32), axis=1) == 0)
+        broken = worst != 1
         score = softmax(clean, exists)
 
     value = score
@@ -183,7 +185,8 @@ def select_kernel(
         bias_pointers = selection_bias + tl.cast(expert, tl.int64) * bias_stride
         value += tl.load(bias_pointers, mask=expert < num_experts, other=0.0).to(tl.float32)[None, :]
     ordered = tl.where(exists, ordered_bits(value), NEVER)
-    broken = broken | (tl.max((ordered == NAN).to(tl.int32), axis=1) > 0)
+    if selection_bias is not None:  # without one, a value is NaN where its logit is
+        broken = broken | (tl.max((ordered == NAN).to(tl.int32), axis=1) > 0)
 
     if GROUPED:
         ordered = keep_best_groups(ordered, expert, num_experts // n_group, n_group, topk_group, TOP2)
