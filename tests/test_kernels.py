@@ -209,6 +209,8 @@ def test_the_good_arguments_are_good(stage):
         ({"num_warps": 3}, ValueError),
         ({"num_stages": 0}, ValueError),
         ({"group_m": 0}, ValueError),
+        ({"turn": 0}, ValueError),
+        ({"halves_from": -1}, ValueError),
         ({"block_k": 16.0}, TypeError),
     ],
 )
@@ -259,6 +261,34 @@ def test_every_tile_of_the_table_is_right(stage, m, n, k, group, descriptors, dt
         ball = oracle.down(made, Ball.exact(made.h), offsets, OURS.declaration)
     verdict = judge(stage.removesuffix("_direct"), found, ball, found.dtype)
     assert verdict.outcome == "passed", verdict
+
+
+@pytest.mark.parametrize("turn", [1, 3, 32])
+def test_the_order_of_programs_and_half_tiles_change_no_bit(turn):
+    """What a row tile is and when its program runs decides nothing about an element: each is summed along K alone."""
+    ids = torch.tensor([[0]] * 150 + [[2]] * 3 + [[3]] * 70 + [[-1]] * 5 + [[4]] * 64)
+    permutation = tritonmoe.permute(ids[torch.randperm(len(ids))], 5)
+    h, w_down = torch.randn(len(ids), 72), torch.randn(5, 136, 72)
+    plain = tritonmoe.Tile(64, 32, 32, 2, 1, 1, descriptors=True)
+    found = [
+        tritonmoe.down(h, permutation, w_down, tile=replace(plain, turn=turn, **fields))[:-5]
+        for fields in ({}, {"per_processor": 1}, {"halves_from": 72}, {"halves_from": 0, "group_m": 8})
+    ]
+    assert all(torch.equal(found[0], each) for each in found[1:])
+    x, w_gate, w_up = torch.randn(len(ids), 72), torch.randn(5, 40, 72), torch.randn(5, 40, 72)
+    first, second = (
+        tritonmoe.gate_up(x, permutation, w_gate, w_up, SILU, tile=replace(plain, **fields))[:-5]
+        for fields in ({}, {"turn": turn, "gather_below": 41})
+    )
+    assert torch.equal(first, second)
+
+
+def test_many_direct_rows_of_shallow_experts_take_wide_blocks():
+    def columns(rows, depth):
+        return tiles.find("down_direct", 2, rows, 227 * 1024, depth).block_n
+
+    assert (columns(129, 512), columns(256, 1024)) == (256, 256)
+    assert (columns(128, 512), columns(129, 1025), columns(129, None)) == (128, 128, 128)
 
 
 def test_the_table_has_a_tile_for_every_device():
