@@ -13,6 +13,8 @@ from unittest import mock
 
 import torch
 import triton
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 import tritonmoe
@@ -112,6 +114,43 @@ def a_cleared_table_is_filled_again() -> None:
     assert compiled_for()
 
 
+class Allocations(TorchDispatchMode):
+    """What a mode of torch sees allocated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):  # type: ignore[no-untyped-def]
+        made = function(*arguments, **(named or {}))
+        if function.overloadpacket is torch.ops.aten.empty_strided:
+            self.shapes.append(tuple(made.shape))
+        return made
+
+
+class Named(TorchFunctionMode):
+    """The functions of torch that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[object] = []
+
+    def __torch_function__(self, function, types, arguments=(), named=None):  # type: ignore[no-untyped-def]
+        self.functions.append(function)
+        return function(*arguments, **(named or {}))
+
+
+def modes_see_what_is_allocated() -> None:
+    select()
+    with asked() as kernels, Allocations() as watched:
+        select()
+    assert watched.shapes == [(1, 2), (1, 2)], "ids and weights"
+    with asked() as more, Named() as named:
+        select()
+    assert named.functions.count(torch.empty_strided) == 2
+    assert kernels + more == []
+
+
 # -- whole calls -------------------------------------------------------------------------------------------------------
 
 TOKENS = (1, 3, 40)  # a single token, few rows, sorted rows
@@ -199,6 +238,7 @@ def main() -> None:
         another_alignment_has_another_kernel()
         hooks_are_called()
         a_switch_is_looked_at()
+        modes_see_what_is_allocated()
         a_hook_of_the_kernel_is_called()
         a_cleared_table_is_filled_again()
         for call in (forward, with_a_shared_expert, of_stages):

@@ -63,6 +63,16 @@ def test_values_that_compare_equal_or_have_no_hash_are_still_told_apart(name, va
             forward(made, **{name: value})
 
 
+def test_a_call_is_told_by_which_of_its_tensors_is_not_aligned():
+    buffer = torch.zeros(17)
+    aligned, not_aligned = buffer[:8], buffer[1:9]
+    assert not_aligned.data_ptr() % 16
+    pairs = [(aligned, aligned), (aligned, not_aligned), (not_aligned, aligned), (not_aligned, not_aligned)]
+    seen = {arguments.call_of(forward, *pair)[0] for pair in pairs}
+    assert len(seen) == 4
+    assert arguments.call_of(forward, buffer[4:12], aligned)[0] in seen
+
+
 def test_a_negated_view_is_refused_after_its_like():
     plain = torch.randn(3, 4)
     negated = torch.complex(plain, plain).conj().imag

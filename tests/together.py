@@ -6,6 +6,7 @@ program by test_host_path.py: an assertion that fails is its only word.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from unittest import mock
@@ -154,8 +155,15 @@ def an_operator_of_torch_keeps_its_place() -> None:
     forget()
 
 
+def nothing_of_torch_compile_is_imported() -> None:
+    """That alone takes seconds, and a call has no use for it."""
+    assert "torch._dynamo" not in sys.modules
+
+
 def main() -> None:
     with wavefront.device("gfx942"):
+        forward(3)
+        nothing_of_torch_compile_is_imported()
         for tokens in (1, 3, 40):
             the_result_is_the_same(tokens)
         known_kinds_are_not_looked_up_twice()

@@ -27,6 +27,8 @@ MAX_ROWS = 2**31 - 1  # routed rows are numbered in int32
 REACH = 2**31 - 1  # bytes that a signed offset of 32 bits can reach
 MOST_CALLS = 4096  # remembered at a time; then all are forgotten
 
+Given = tuple[list[torch.Tensor], list[int]]  # a call's tensors in their order, and their addresses
+
 
 class Call:
     """A call whose checks have passed; the same object for calls that call_of describes alike, while it is remembered.
@@ -41,25 +43,31 @@ class Call:
 _accepted: dict[object, Call] = {}
 
 
-def call_of(function: Callable[..., object], *values: object) -> tuple[object, ...]:
-    """What checks, launchers and compiled kernels may look at: of a tensor all but its elements, of its address the
-    alignment. Everything else counts by type and value: True and 1.0 equal 1.
+def call_of(function: Callable[..., object], *values: object) -> tuple[tuple[object, ...], Given]:
+    """What checks, launchers and compiled kernels may look at, and the tensors among the values.
+
+    Of a tensor that is all but its elements, of its address the alignment. Everything else counts by type and value:
+    True and 1.0 equal 1.
 
     Triton compiles one kernel for addresses that are multiples of 16 and another for the rest; for devices that have
     instructions for it, also one for memory that offsets of 32 bits reach.
     """
-    # One flat list, since this is done for every call: what follows a type is told by it, and by a tensor's device or
-    # layout.
+    # One flat list, since this is done for every call: what follows a type is told by it, and by a tensor's device.
     seen: list[object] = [function]
+    tensors: list[torch.Tensor] = []
+    addresses: list[int] = []
+    bits = 0
     for value in values:
         if value is None:
             seen.append(None)
         elif not isinstance(value, torch.Tensor):
             seen += (type(value), value)
-        elif value.layout != torch.strided:  # it may have no strides; no check lets it pass
-            seen += (type(value), value.layout)
         else:
+            tensors.append(value)
             try:
+                address = value.data_ptr()
+                addresses.append(address)
+                bits |= address
                 seen += (
                     type(value),
                     value.device,
@@ -67,12 +75,13 @@ def call_of(function: Callable[..., object], *values: object) -> tuple[object, .
                     value.shape,
                     value.stride(),
                     value.is_neg(),
-                    value.data_ptr() % VECTOR_BYTES == 0,
                     value.untyped_storage().nbytes() > REACH,
                 )
-            except RuntimeError:  # a tensor without an address, as tracers make them
+            except RuntimeError:  # a tensor without an address, as tracers make them, or that has no strides
                 seen.append([])  # unhashable: such a call is never remembered
-    return tuple(seen)
+    # Nearly always every address is a multiple, and one look at all of them says so.
+    seen.append(bits % VECTOR_BYTES == 0 or tuple(address % VECTOR_BYTES == 0 for address in addresses))
+    return tuple(seen), (tensors, addresses)
 
 
 def parts(value: object, kind: type) -> tuple[object, ...]:

@@ -72,12 +72,17 @@ class _InOrder(TorchDispatchMode):
         self._device = device
         self.was_needed = False
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def before(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         if waiting.collected is not None and function.overloadpacket not in _EMPTY_OR_VIEW:
             collected, waiting.collected = waiting.collected, None
             self.was_needed = True
             _made(self._device, collected)
         return function(*arguments, **(named or {}))
+
+
+# Not in the body of the class: what torch finds there, it wraps to keep torch.compile out, and the first use of the
+# wrapper imports all that torch.compile needs, 1 to 3 s of a first call.
+_InOrder.__torch_dispatch__ = _InOrder.before  # type: ignore[method-assign, assignment]
 
 
 def _has_compiler(device: torch.device) -> bool:

@@ -105,7 +105,7 @@ def experts_forward(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device, RuntimeError for CPU
     tensors without Triton's interpreter; always before anything is launched.
     """
-    description = arguments.call_of(
+    description, given = arguments.call_of(
         experts_forward, x, ids, weights, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias,
         input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
@@ -120,7 +120,7 @@ def experts_forward(
         arguments.check_rows(tokens, ids.shape[1])
         arguments.check_tensor("weights", weights, [("tokens", tokens), ("top_k", ids.shape[1])], (torch.float32,), x)
         call = arguments.accept(description)
-    require_runnable(combine_kernel, x.device)
+    require_runnable(combine_kernel, x)
 
     def run() -> torch.Tensor:
         return _run_experts(
@@ -128,8 +128,7 @@ def experts_forward(
             input_precision,
         )  # fmt: skip
 
-    tensors = (x, ids, weights, w_gate, w_up, w_down, gate_bias, up_bias, down_bias, *_tensors(shared_expert))
-    return perform(call, tensors, run)
+    return perform(call, given, run)
 
 
 def moe_forward(
@@ -162,7 +161,7 @@ def moe_forward(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range, device or combination,
     RuntimeError for CPU tensors without Triton's interpreter; always before anything is launched.
     """
-    description = arguments.call_of(
+    description, given = arguments.call_of(
         moe_forward, x, router_weight, w_gate, w_up, w_down, top_k, rule, activation, logit_bias, selection_bias,
         expert_scale, gate_bias, up_bias, down_bias, input_precision, *arguments.parts(shared_expert, SharedExpert),
     )  # fmt: skip
@@ -175,7 +174,7 @@ def moe_forward(
             x, experts, w_gate, w_up, w_down, activation, gate_bias, up_bias, down_bias, shared_expert, input_precision
         )  # fmt: skip
         call = arguments.accept(description)
-    require_runnable(combine_kernel, x.device)
+    require_runnable(combine_kernel, x)
 
     def run() -> tuple[torch.Tensor, ...]:
         logits = run_router_logits(x, router_weight, logit_bias, input_precision)
@@ -186,15 +185,7 @@ def moe_forward(
         )  # fmt: skip
         return out, ids, weights
 
-    tensors = (
-        x, router_weight, w_gate, w_up, w_down, logit_bias, selection_bias, expert_scale, gate_bias, up_bias, down_bias,
-        *_tensors(shared_expert),
-    )  # fmt: skip
-    return MoEOutput(*perform(call, tensors, run))
-
-
-def _tensors(shared: SharedExpert | None) -> tuple[torch.Tensor | None, ...]:
-    return () if shared is None else (shared.w_gate, shared.w_up, shared.w_down, shared.gate)
+    return MoEOutput(*perform(call, given, run))
 
 
 def _check_experts(

@@ -31,9 +31,9 @@ def _driver_serves_cpu() -> bool:
         return False
 
 
-def require_runnable(kernel: object, device: torch.device) -> None:
-    """Raises RuntimeError when kernels cannot run on tensors of this device."""
-    if device.type == "cpu" and not is_interpreted(kernel) and not _driver_serves_cpu():
+def require_runnable(kernel: object, tensor: torch.Tensor) -> None:
+    """Raises RuntimeError when kernels cannot run on tensors of this one's device."""
+    if tensor.is_cpu and not is_interpreted(kernel) and not _driver_serves_cpu():
         raise RuntimeError(
             "tensors on the CPU need Triton's interpreter: set the environment variable TRITON_INTERPRET=1 before "
             "triton is imported, or move the tensors to a device that Triton compiles for"
@@ -66,13 +66,22 @@ def shared_memory_limit(kernel: object, device: torch.device) -> int | None:
     return _property("max_shared_mem", device.index)
 
 
+_AS_IT_IS = nullcontext()
+
+
+@lru_cache
+def _module(kind: str) -> Any:
+    """torch's module of a kind of device: for every launch, so that finding it should cost nothing."""
+    return torch.get_device_module(kind)
+
+
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current device and its current stream, which need not be the tensors' device."""
     if device.type == "cpu":
-        return nullcontext()
-    module = torch.get_device_module(device)
+        return _AS_IT_IS
+    module = _module(device.type)
     if module.current_device() == device.index:  # to ask costs less than to change
-        return nullcontext()
+        return _AS_IT_IS
     guard: AbstractContextManager[Any] = module.device(device)
     return guard
 

@@ -20,48 +20,47 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
-from typing import Any, TypeVar, cast
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import torch
 import triton
 from triton.compiler import CompiledKernel
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .arguments import Call
+from .arguments import Call, Given
 from .first_call import is_capturing, launched_together
 from .launch import VECTOR_BYTES, Collected, Launch, on_device, waiting
 
 _ALIGNMENT = 256  # of what lies in the workspace: a multiple of what any load or descriptor asks for
 
-Tensors = tuple[torch.Tensor | None, ...]
 Result = TypeVar("Result", bound=torch.Tensor | tuple[torch.Tensor, ...])
 
 
-def perform(call: Call, tensors: Tensors, run: Callable[[], Result]) -> Result:
+def perform(call: Call, given: Given, run: Callable[[], Result]) -> Result:
     """run(), or a replay of what it launched when this call was first made on this device.
 
-    tensors: all of the caller's, in the order in which the call describes them; None for one that was left out. The
-    first is never left out. A call in which run does more than to launch (tritonmoe.launch) is never replayed.
+    given: with the call's description from call_of. A call in which run does more than to launch (tritonmoe.launch) is
+    never replayed.
     """
     if waiting.collected is not None or not _is_plain():
         return run()
-    device = cast(torch.Tensor, tensors[0]).device
+    device = given[0][0].device
     if call.replays:
-        index = _index(device)
+        index = device.index if device.type != "cpu" else _index(device)
         replay = call.replays.get(index)
         if replay is not None:
-            with on_device(device):
-                stream = triton.runtime.driver.active.get_current_stream(index)
-                found = replay.again(tensors, index, stream)
+            found = replay.again(given, index)
             if found is not None:
-                return cast(Result, found)
+                return found  # type: ignore[return-value]
     if is_capturing(device):
         return run()
     result, collected, compiled = launched_together(device, run)
     if collected is not None and compiled and all(type(each) is CompiledKernel for each in compiled):
         index = _index(device)
-        made = _recorded(tensors, result, collected, compiled, index)
+        made = _recorded(given[0], result, collected, compiled, index)
         if made is not None:
             call.replays[index] = made
     return result
@@ -112,19 +111,14 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Start:
-    """A compiled kernel on its grid. table: the JIT's, that had it.
-
-    arguments: those of the kernel in their order, constants included. tensors, descriptors: which of them get a
-    tensor's address, or a descriptor one, and of which slot (Replay).
-    """
+    """A compiled kernel on its grid. table: the JIT's, that had it. arguments: all of the kernel's, constants included,
+    in their order, out of what a replay has at hand (Replay.again)."""
 
     kernel: Any
     table: object
     compiled: CompiledKernel
     programs: int
-    arguments: list[Any]
-    tensors: tuple[tuple[int, int], ...]
-    descriptors: tuple[tuple[int, int], ...]
+    arguments: Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
 class _Address:
@@ -139,48 +133,75 @@ class _Address:
 
 @dataclass(frozen=True)
 class Replay:
-    """The launches of a call. Slots: the caller's tensors, then the results, then what lies in the workspace."""
+    """The launches of a call. Slots: the caller's tensors, then the results, then what lies in the workspace.
+
+    descriptors: each with the slot that it is moved to. constants: all arguments that are neither.
+    """
 
     device: torch.device
     single: bool  # the result is one tensor and no tuple
     results: tuple[_Place, ...]
     between: tuple[_Place, ...]
     workspace: int  # bytes
+    descriptors: tuple[tuple[Any, int], ...]
+    constants: list[Any]
     starts: tuple[_Start, ...]
 
-    def again(self, tensors: Tensors, index: int, stream: int) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
+    def again(self, given: Given, index: int) -> torch.Tensor | tuple[torch.Tensor, ...] | None:
         """The results; None, and nothing is launched, where the launchers must be asked."""
         for start in self.starts:
             if start.kernel.pre_run_hooks or start.table is not start.kernel.device_caches.get(index):
                 return None
-        device = self.device
-        results = [
-            torch.empty_strided(each.shape, each.steps, dtype=each.dtype, device=device) for each in self.results
-        ]
-        workspace = None
-        if self.workspace:
-            workspace = torch.empty_strided((self.workspace,), (1,), dtype=torch.uint8, device=device)
-        slots: list[Any] = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-        slots += [tensor.data_ptr() for tensor in results]
-        if workspace is not None:
-            base = workspace.data_ptr()
-            slots += [base + each.offset for each in self.between]
-        for address in slots[len(tensors) :]:
-            if address % VECTOR_BYTES:  # as compiled kernels expect, and all allocators of devices give
-                return None
-        if device.type == "cpu":  # a simulator, which knows memory by its tensors
-            slots = [*tensors, *results, *[_view(workspace, each) for each in self.between]]
-        for start in self.starts:
-            arguments = start.arguments.copy()
-            for position, slot in start.tensors:
-                arguments[position] = slots[slot]
-            for position, slot in start.descriptors:
-                arguments[position] = _moved(arguments[position], slots[slot])
-            compiled = start.compiled
-            compiled.run(
-                start.programs, 1, 1, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments
-            )
+        tensors, addresses = given
+        with on_device(self.device):
+            make = _maker(self.device)
+            results = [make(each.shape, each.steps, each.dtype) for each in self.results]
+            made = [tensor.data_ptr() for tensor in results]
+            slots: list[Any] = addresses + made
+            workspace = None
+            if self.workspace:
+                workspace = make((self.workspace,), (1,), torch.uint8)
+                base = workspace.data_ptr()
+                made.append(base)
+                slots += [base + each.offset for each in self.between]
+            for address in made:
+                if address % VECTOR_BYTES:  # as compiled kernels expect, and all allocators of devices give
+                    return None
+            if self.device.type == "cpu":  # a simulator, which knows memory by its tensors
+                slots = [*tensors, *results, *[_view(workspace, each) for each in self.between]]
+            at_hand = slots + [_moved(descriptor, slots[slot]) for descriptor, slot in self.descriptors]
+            at_hand += self.constants
+            stream = triton.runtime.driver.active.get_current_stream(index)
+            for start in self.starts:
+                compiled = start.compiled
+                compiled.run(
+                    start.programs, 1, 1, stream, compiled.function, compiled.packed_metadata, None, None, None,
+                    *start.arguments(at_hand),
+                )  # fmt: skip
         return results[0] if self.single else tuple(results)
+
+
+Maker = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor]
+
+
+def _maker(device: torch.device) -> Maker:
+    """torch.empty_strided(shape, strides, dtype) on a device that is current.
+
+    Half its time goes into what torch spares the code that it generates itself, by an entry that no mode of torch sees.
+    A mode may want to know what is allocated, as the suite's guard bands do; while there is one, it is told.
+    """
+    quick, plain = _makers(device)
+    return plain if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack() else quick
+
+
+@lru_cache
+def _makers(device: torch.device) -> tuple[Maker, Maker]:
+    """The quick one, which is not torch's public interface: the plain one, where this torch has none."""
+
+    def plain(shape: tuple[int, ...], steps: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty_strided(shape, steps, dtype=dtype, device=device)
+
+    return getattr(torch._C._dynamo.guards, f"_empty_strided_{device.type}", plain), plain
 
 
 def _view(workspace: torch.Tensor | None, place: _Place) -> torch.Tensor:
@@ -199,7 +220,7 @@ def _moved(descriptor: Any, base: Any) -> Any:
 
 
 def _recorded(
-    tensors: Tensors,
+    tensors: Sequence[torch.Tensor],
     result: torch.Tensor | tuple[torch.Tensor, ...],
     collected: Collected,
     compiled: Sequence[Any],
@@ -213,47 +234,51 @@ def _recorded(
     if len(between) + len(results) != len(used):
         return None
     known = [*tensors, *results, *between]
-    slots = {tensor.data_ptr(): slot for slot, tensor in enumerate(known) if tensor is not None}
-    if len(slots) != sum(tensor is not None for tensor in known):
+    slots = {tensor.data_ptr(): slot for slot, tensor in enumerate(known)}
+    if len(slots) != len(known):
         return None
-    starts: list[_Start] = []
-    for launch, kernel in zip(collected.launches, compiled, strict=True):
-        start = _start(launch, kernel, slots, index)
-        if start is None:
+    given = [_arguments(launch) for launch in collected.launches]
+    first_constant = len(known) + sum(isinstance(each, TensorDescriptor) for arguments in given for each in arguments)
+    descriptors, constants = list[tuple[Any, int]](), list[Any]()
+    starts, used_slots = list[_Start](), list[set[int]]()
+    for launch, kernel, arguments in zip(collected.launches, compiled, given, strict=True):
+        if launch.kernel.pre_run_hooks or len(arguments) != len(launch.kernel.arg_names):
             return None
-        starts.append(start)
+        places, worked_on = list[int](), set[int]()
+        for argument in arguments:
+            if not isinstance(argument, torch.Tensor | TensorDescriptor):
+                places.append(first_constant + len(constants))
+                constants.append(argument)
+                continue
+            tensor = argument if isinstance(argument, torch.Tensor) else argument.base
+            slot = slots.get(tensor.data_ptr())
+            if slot is None:
+                return None
+            worked_on.add(slot)
+            places.append(slot if tensor is argument else len(known) + len(descriptors))
+            if tensor is not argument:
+                descriptors.append((_moved(argument, 0), slot))
+        table = launch.kernel.device_caches.get(index)
+        starts.append(_Start(launch.kernel, table, kernel, launch.programs, itemgetter(*places)))
+        used_slots.append(worked_on)
     first = len(tensors) + len(results)
-    placed, size = _packed(between, [_slots_of(start, first) for start in starts])
-    device = cast(torch.Tensor, tensors[0]).device
-    places = tuple(map(_Place.of, results))
-    return Replay(device, isinstance(result, torch.Tensor), places, tuple(placed), size, tuple(starts))
+    placed, size = _packed(between, [{slot - first for slot in slots if slot >= first} for slots in used_slots])
+    return Replay(
+        tensors[0].device,
+        isinstance(result, torch.Tensor),
+        tuple(map(_Place.of, results)),
+        tuple(placed),
+        size,
+        tuple(descriptors),
+        constants,
+        tuple(starts),
+    )
 
 
-def _start(launch: Launch, compiled: CompiledKernel, slots: dict[int, int], index: int) -> _Start | None:
+def _arguments(launch: Launch) -> list[Any]:
+    """All of the kernel's in its order; fewer where some are left to their defaults."""
     names = launch.kernel.arg_names[len(launch.arguments) :]
-    if launch.kernel.pre_run_hooks or not all(name in launch.options for name in names):
-        return None
-    arguments = [*launch.arguments, *[launch.options[name] for name in names]]
-    tensors, descriptors = list[tuple[int, int]](), list[tuple[int, int]]()
-    for position, argument in enumerate(arguments):
-        if isinstance(argument, torch.Tensor):
-            slot, where = slots.get(argument.data_ptr()), tensors
-            arguments[position] = None
-        elif isinstance(argument, TensorDescriptor):
-            slot, where = slots.get(argument.base.data_ptr()), descriptors
-            arguments[position] = _moved(argument, 0)
-        else:
-            continue
-        if slot is None:
-            return None
-        where.append((position, slot))
-    table = launch.kernel.device_caches.get(index)
-    return _Start(launch.kernel, table, compiled, launch.programs, arguments, tuple(tensors), tuple(descriptors))
-
-
-def _slots_of(start: _Start, first: int) -> set[int]:
-    """Which of the tensors between kernels a launch works on, counted from 0."""
-    return {slot - first for _, slot in (*start.tensors, *start.descriptors) if slot >= first}
+    return [*launch.arguments, *[launch.options[name] for name in names if name in launch.options]]
 
 
 def _packed(between: Sequence[torch.Tensor], used: Sequence[set[int]]) -> tuple[list[_Place], int]:

@@ -43,7 +43,7 @@ def combine(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or device or a permutation made for other
     sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    description = call_of(combine, y, weights, addend, *parts(permutation, Permutation))
+    description, given = call_of(combine, y, weights, addend, *parts(permutation, Permutation))
     call = accepted(description)
     if call is None:
         check_tensor("y", y, [("rows", None), ("hidden", None)], FLOATS)
@@ -55,9 +55,8 @@ def combine(
         if addend is not None:
             check_tensor("addend", addend, [("tokens", tokens), ("hidden", y.shape[1])], (y.dtype,), y)
         call = accept(description)
-    require_runnable(combine_kernel, y.device)
-    tensors = (y, weights, addend, permutation.order, permutation.inverse, permutation.offsets)
-    return perform(call, tensors, lambda: run_combine(y, weights, permutation, addend))
+    require_runnable(combine_kernel, y)
+    return perform(call, given, lambda: run_combine(y, weights, permutation, addend))
 
 
 def run_combine(

@@ -56,7 +56,7 @@ def down(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
     for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    description = call_of(down, h, w_down, down_bias, input_precision, tile, *parts(permutation, Permutation))
+    description, given = call_of(down, h, w_down, down_bias, input_precision, tile, *parts(permutation, Permutation))
     call = accepted(description)
     if call is None:
         check_tensor("h", h, [("rows", None), ("ffn", None)], FLOATS)
@@ -65,15 +65,14 @@ def down(
         check_precision(input_precision)
         check_tile(tile)
         call = accept(description)
-    require_runnable(down_kernel, h.device)
+    require_runnable(down_kernel, h)
 
     def run() -> torch.Tensor:
         chosen = tile or down_tile(h, permutation)
         schedule = make_schedule(permutation, chosen.block_m, chosen.descriptors)
         return run_down(h, schedule, permutation, w_down, down_bias, input_precision, chosen)
 
-    tensors = (h, w_down, down_bias, permutation.order, permutation.inverse, permutation.offsets)
-    return perform(call, tensors, run)
+    return perform(call, given, run)
 
 
 def down_tile(h: torch.Tensor, permutation: Permutation) -> Tile:

@@ -61,7 +61,7 @@ def gate_up(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device or a permutation made
     for other sizes, RuntimeError for CPU tensors without Triton's interpreter.
     """
-    description = call_of(
+    description, given = call_of(
         gate_up, x, w_gate, w_up, activation, gate_bias, up_bias, input_precision, tile,
         *parts(permutation, Permutation),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def gate_up(
         check_precision(input_precision)
         check_tile(tile)
         call = accept(description)
-    require_runnable(gate_up_kernel, x.device)
+    require_runnable(gate_up_kernel, x)
 
     def run() -> torch.Tensor:
         chosen = tile or gate_up_tile(x, permutation.order.shape[0], permutation.num_experts)
@@ -83,8 +83,7 @@ def gate_up(
             x, permutation, schedule, w_gate, w_up, activation, gate_bias, up_bias, input_precision, chosen
         )
 
-    tensors = (x, w_gate, w_up, gate_bias, up_bias, permutation.order, permutation.inverse, permutation.offsets)
-    return perform(call, tensors, run)
+    return perform(call, given, run)
 
 
 def gate_up_tile(x: torch.Tensor, rows: int, num_experts: int) -> Tile:

@@ -47,7 +47,7 @@ def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape or range, RuntimeError for CPU tensors
     without Triton's interpreter.
     """
-    description = call_of(permute, ids, num_experts)
+    description, given = call_of(permute, ids, num_experts)
     call = accepted(description)
     if call is None:
         check_tensor("ids", ids, [("tokens", None), ("top_k", None)], IDS)
@@ -55,13 +55,13 @@ def permute(ids: torch.Tensor, num_experts: int) -> Permutation:
         check_int("top_k (the columns of ids)", ids.shape[1], 1, MAX_EXPERTS)
         check_rows(*ids.shape)
         call = accept(description)
-    require_runnable(count_kernel, ids.device)
+    require_runnable(count_kernel, ids)
 
     def run() -> tuple[torch.Tensor, ...]:
         made = _run(ids, num_experts, None)[0]
         return made.order, made.inverse, made.offsets
 
-    order, inverse, offsets = perform(call, (ids,), run)
+    order, inverse, offsets = perform(call, given, run)
     return Permutation(order, inverse, offsets, ids.shape[1], num_experts)
 
 

@@ -56,15 +56,14 @@ def router_logits(
     Raises TypeError for the wrong kind or dtype, ValueError for a wrong shape, range or device, RuntimeError for CPU
     tensors without Triton's interpreter.
     """
-    description = call_of(router_logits, x, router_weight, logit_bias, input_precision)
+    description, given = call_of(router_logits, x, router_weight, logit_bias, input_precision)
     call = accepted(description)
     if call is None:
         check_tokens(x)
         check_router(x, router_weight, logit_bias, input_precision)
         call = accept(description)
-    require_runnable(logits_kernel, x.device)
-    tensors = (x, router_weight, logit_bias)
-    return perform(call, tensors, lambda: run_router_logits(x, router_weight, logit_bias, input_precision))
+    require_runnable(logits_kernel, x)
+    return perform(call, given, lambda: run_router_logits(x, router_weight, logit_bias, input_precision))
 
 
 def select_experts(
@@ -86,15 +85,14 @@ def select_experts(
     n_group that does not divide E, fewer than k experts in topk_group groups), RuntimeError for CPU tensors without
     Triton's interpreter.
     """
-    description = call_of(select_experts, logits, top_k, rule, selection_bias, expert_scale)
+    description, given = call_of(select_experts, logits, top_k, rule, selection_bias, expert_scale)
     call = accepted(description)
     if call is None:
         check_tensor("logits", logits, [("tokens", None), ("num_experts", None)], (torch.float32,))
         check_selection(top_k, rule, logits.shape[1], selection_bias, expert_scale, logits)
         call = accept(description)
-    require_runnable(select_kernel, logits.device)
-    tensors = (logits, selection_bias, expert_scale)
-    return perform(call, tensors, lambda: run_select_experts(logits, top_k, rule, selection_bias, expert_scale))
+    require_runnable(select_kernel, logits)
+    return perform(call, given, lambda: run_select_experts(logits, top_k, rule, selection_bias, expert_scale))
 
 
 def route(
@@ -112,7 +110,7 @@ def route(
     Non-finite logits follow the policy that select_experts states: NaN weights for the token concerned, ids distinct
     and inside [0, E), no other token touched.
     """
-    description = call_of(
+    description, given = call_of(
         route, x, router_weight, top_k, rule, logit_bias, selection_bias, expert_scale, input_precision
     )
     call = accepted(description)
@@ -121,13 +119,13 @@ def route(
         experts = check_router(x, router_weight, logit_bias, input_precision)
         check_selection(top_k, rule, experts, selection_bias, expert_scale, x)
         call = accept(description)
-    require_runnable(logits_kernel, x.device)
+    require_runnable(logits_kernel, x)
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
         logits = run_router_logits(x, router_weight, logit_bias, input_precision)
         return run_select_experts(logits, top_k, rule, selection_bias, expert_scale)
 
-    return perform(call, (x, router_weight, logit_bias, selection_bias, expert_scale), run)
+    return perform(call, given, run)
 
 
 def run_router_logits(
