@@ -1,4 +1,4 @@
-"""The tuner: times candidate tiles of a stage by class of rows per expert, and proposes rows for tiles.toml.
+"""The tuner: times candidate tiles of a stage by class of rows, and proposes rows for tiles.toml.
 
 It proposes; a person edits the table, and the conformance suite judges it (`moe-conformance tiles`). A candidate counts
 only if its output agrees with that of the table's own tile.
@@ -6,7 +6,7 @@ only if its output agrees with that of the table's own tile.
 
 from __future__ import annotations
 
-import inspect
+import json
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,17 +19,41 @@ from typing import Any
 import torch
 
 import tritonmoe
-from tritonmoe.tiles import table as tile_table
+from tritonmoe.forward import direct_tiles
+from tritonmoe.stages.down_direct import run_down_direct
+from tritonmoe.stages.gate_up_direct import run_gate_up_direct
+from tritonmoe.tiles import Tile
 
 from .competitors.ours import ACTIVATION, RULE
 from .floor import Ceilings
 from .floor import stages as stage_costs
-from .layer import DTYPES, Layer, make_batch, make_layer
-from .timing import Clock, Deadline, NotCapturable
+from .layer import DTYPES, Batch, Layer, make_batch, make_layer
+from .timing import Call, Clock, Deadline, NotCapturable, Sample
 from .workloads import Shape
 
 _AGREES = 1e-2  # relative Frobenius difference of two tiles' outputs: other steps of K, same products
-_WEIGHTS = {"gate_up": 2}  # weight blocks that a step of K loads; 1 elsewhere
+_WEIGHTS = {"gate_up": 2, "gate_up_direct": 2}  # weight blocks that a step of K loads; 1 elsewhere
+_DIRECT = "_direct"  # stages whose classes count routed rows in all, not rows per expert
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    """Rows of a stage that share a row of the table, and what may be in it (data/candidates.toml)."""
+
+    stage: str
+    rows_up_to: int
+    rows: tuple[int, ...]
+    tiles: tuple[dict[str, Any], ...]
+    depth_up_to: int | None = None
+
+    def tokens(self, layer: Layer) -> list[int]:
+        """The token counts at which an expert, or all of them for a direct stage, gets `rows` rows on average; those
+        that the forward would take to this stage."""
+        shape, direct = layer.shape, self.stage.endswith(_DIRECT)
+        if self.depth_up_to is not None and shape.ffn > self.depth_up_to:
+            return []
+        found = dict.fromkeys(max(1, (rows if direct else rows * shape.experts) // shape.top_k) for rows in self.rows)
+        return [tokens for tokens in found if not direct or _direct_tiles(layer, tokens) is not None]
 
 
 @dataclass
@@ -42,6 +66,7 @@ class Score:
     ratios: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
     current: bool = False
+    depth_up_to: int | None = None
 
     @property
     def mean(self) -> float:
@@ -52,28 +77,24 @@ class Score:
 
 
 @cache
-def candidates() -> dict[str, list[dict[str, Any]]]:
-    """The classes of candidates.toml by stage."""
-    return tomllib.loads(files("benchmarks").joinpath("data/candidates.toml").read_text(encoding="utf-8"))
+def candidates() -> tuple[Class, ...]:
+    """The classes of candidates.toml, in the order of the file."""
+    data = tomllib.loads(files("benchmarks").joinpath("data/candidates.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Class(stage, each["rows_up_to"], tuple(each["rows"]), combinations(each["tiles"]), each.get("depth_up_to"))
+        for stage, classes in data.items()
+        for each in classes
+    )
+
+
+def combinations(lists: Sequence[dict[str, list[Any]]]) -> tuple[dict[str, Any], ...]:
+    """Every combination of the values of each entry."""
+    return tuple(dict(zip(each, values, strict=True)) for each in lists for values in product(*each.values()))
 
 
 def tunable() -> list[str]:
-    """Stages of the tile table that have candidates and a public function which takes a tile."""
-    in_table = {row.stage for row in tile_table()}
-    return [
-        stage
-        for stage in candidates()
-        if stage in in_table and "tile" in inspect.signature(getattr(tritonmoe, stage)).parameters
-    ]
-
-
-def combinations(lists: dict[str, list[int]]) -> list[dict[str, Any]]:
-    return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
-
-
-def tokens_for(shape: Shape, rows: int) -> int:
-    """The token count at which an expert gets `rows` rows on average."""
-    return max(1, rows * shape.experts // shape.top_k)
+    """Stages that have candidates."""
+    return list(dict.fromkeys(each.stage for each in candidates()))
 
 
 def tune(
@@ -86,74 +107,95 @@ def tune(
     say: Callable[[str], None],
 ) -> list[Score]:
     """Scores of every candidate of every class, over the shapes given. Weights of one shape live at a time."""
-    scores = {
-        (stage, group["rows_up_to"], index): Score(stage, group["rows_up_to"], tile)
-        for stage in stages
-        for group in candidates()[stage]
-        for index, tile in enumerate([{}, *combinations(group["tile"])])  # {}: the table's own choice
+    scores: dict[Class, list[Score]] = {
+        each: [
+            Score(each.stage, each.rows_up_to, tile, current=not tile, depth_up_to=each.depth_up_to)
+            for tile in ({}, *each.tiles)  # {}: the table's own choice
+        ]
+        for each in candidates()
+        if each.stage in stages
     }
-    for score in scores.values():
-        score.current = not score.tile
     for shape in shapes:
         layer = make_layer(shape, DTYPES[dtype], clock.device)
-        for stage in stages:
-            for group in candidates()[stage]:
-                own = [score for key, score in scores.items() if key[:2] == (stage, group["rows_up_to"])]
-                for rows in group["rows"]:
-                    if deadline.passed():
-                        return list(scores.values())
-                    _class(layer, stage, tokens_for(shape, rows), dtype, own, clock, ceilings, deadline, say)
-    return list(scores.values())
+        for each, own in scores.items():
+            for tokens in each.tokens(layer):
+                if not deadline.passed():
+                    batch = make_batch(shape, tokens, "uniform", DTYPES[dtype], clock.device)
+                    _time_class(layer, batch, tokens, own, clock, ceilings, say)
+        del layer
+    return [score for own in scores.values() for score in own]
 
 
-def _class(
+def _time_class(
     layer: Layer,
-    stage: str,
+    batch: Batch,
     tokens: int,
-    dtype: str,
     scores: list[Score],
     clock: Clock,
     ceilings: Ceilings,
-    deadline: Deadline,
     say: Callable[[str], None],
 ) -> None:
-    """Times all candidates of a class at one shape and token count; scores[0] is the table's own tile."""
-    batch = make_batch(layer.shape, tokens, "uniform", DTYPES[dtype], clock.device)
-    ids, _ = tritonmoe.select_experts(batch.logits, layer.shape.top_k, RULE)
-    permutation = tritonmoe.permute(ids, layer.shape.experts)
-    h = tritonmoe.gate_up(batch.x, permutation, layer.w_gate, layer.w_up, ACTIVATION)
-
-    def call(tile: Any) -> torch.Tensor:
-        if stage == "gate_up":
-            return tritonmoe.gate_up(batch.x, permutation, layer.w_gate, layer.w_up, ACTIVATION, tile=tile)
-        return tritonmoe.down(h, permutation, layer.w_down, tile=tile)
-
-    expected = call(None)
-    floor = stage_costs(layer.shape, tokens, batch.active, batch.x.element_size())[stage].seconds(ceilings)
-    for score in scores:
-        if score.failure or deadline.passed():
+    """Times all candidates of a class in turns at one shape and token count; scores[0] is the table's own tile."""
+    stage, shape = scores[0].stage, layer.shape
+    call = calls(layer, batch)[stage]
+    expected = call(None).float()
+    ready: dict[int, Call] = {}
+    for number, score in enumerate(scores):
+        if score.failure:
             continue
         try:
-            tile = tritonmoe.Tile(**score.tile) if score.tile else None
-            difference = (call(tile).float() - expected.float()).norm() / expected.float().norm()
-            if not float(difference) <= _AGREES:
-                score.failure = f"differs by {float(difference):.3g}"
-                continue
-            score.ratios[f"{layer.shape.name} T={tokens}"] = _time(clock, partial(call, tile)) / floor
+            tile = Tile(**score.tile) if score.tile else None
+            difference = float((call(tile).float() - expected).norm() / expected.norm())
         except Exception as problem:  # no such tile, or the device cannot launch it
-            score.failure = " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
+            score.failure = _told(problem)
+            continue
+        if difference <= _AGREES:
+            ready[number] = partial(call, tile)
+        else:
+            score.failure = f"differs by {difference:.3g}"
+    floor = stage_costs(shape, tokens, batch.active, batch.x.element_size())[stage.removesuffix(_DIRECT)]
+    for number, found in clock.replayed_in_turns(ready).items():
+        if isinstance(found, NotCapturable):
+            found = clock.eager(ready[number])
+        if isinstance(found, Sample):
+            scores[number].ratios[f"{shape.name} T={tokens}"] = found.median / floor.seconds(ceilings)
+        else:
+            scores[number].failure = _told(found)
     best = min(scores, key=lambda score: score.mean)
     say(
-        f"{stage} {layer.shape.name} T={tokens}: best so far {describe(best)} at {best.mean:.3f}, "
+        f"{stage} {shape.name} T={tokens}: best so far {describe(best)} at {best.mean:.3f}, "
         f"the table's tile {scores[0].mean:.3f}"
     )
 
 
-def _time(clock: Clock, call: Callable[[], torch.Tensor]) -> float:
-    try:
-        return clock.replayed(call).median
-    except NotCapturable:
-        return clock.eager(call).median
+def calls(layer: Layer, batch: Batch) -> dict[str, Callable[[Tile | None], torch.Tensor]]:
+    """Each stage of a layer as a function of its tile; None is the table's own."""
+    shape, x, w_gate, w_up, w_down = layer.shape, batch.x, layer.w_gate, layer.w_up, layer.w_down
+    ids, _ = tritonmoe.select_experts(batch.logits, shape.top_k, RULE)
+    permutation = tritonmoe.permute(ids, shape.experts)
+    h = tritonmoe.gate_up(x, permutation, w_gate, w_up, ACTIVATION)
+
+    made: dict[str, Callable[[Tile | None], torch.Tensor]] = {
+        "gate_up": lambda tile: tritonmoe.gate_up(x, permutation, w_gate, w_up, ACTIVATION, tile=tile),
+        "down": lambda tile: tritonmoe.down(h, permutation, w_down, tile=tile),
+    }
+    own = _direct_tiles(layer, batch.x.shape[0])
+    if own is not None:
+        first, second = own
+        made["gate_up_direct"] = lambda tile: run_gate_up_direct(
+            x, ids, w_gate, w_up, ACTIVATION, None, None, "ieee", tile or first
+        )
+        in_order = run_gate_up_direct(x, ids, w_gate, w_up, ACTIVATION, None, None, "ieee", first)
+        made["down_direct"] = lambda tile: run_down_direct(in_order, ids, w_down, None, "ieee", tile or second)
+    return made
+
+
+def _direct_tiles(layer: Layer, tokens: int) -> tuple[Tile, Tile] | None:
+    return direct_tiles(layer.w_gate, tokens * layer.shape.top_k, layer.shape.experts, layer.shape.ffn)
+
+
+def _told(problem: Exception) -> str:
+    return " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
 
 
 def describe(score: Score) -> str:
@@ -174,8 +216,8 @@ def proposal(scores: list[Score], itemsize: int) -> str:
     """TOML rows, the best candidate of each class, with the ratios that speak for it as comments."""
     lines = []
     order = [each.name for each in fields(tritonmoe.Tile)]
-    for stage, rows_up_to in dict.fromkeys((score.stage, score.rows_up_to) for score in scores):
-        group = [score for score in scores if (score.stage, score.rows_up_to) == (stage, rows_up_to)]
+    for stage, rows_up_to, depth_up_to in dict.fromkeys(map(_class_of, scores)):
+        group = [score for score in scores if _class_of(score) == (stage, rows_up_to, depth_up_to)]
         current = next(score for score in group if score.current)
         best = min(group, key=lambda score: score.mean)
         if best.mean == float("inf"):
@@ -184,15 +226,21 @@ def proposal(scores: list[Score], itemsize: int) -> str:
         if best.current:
             lines += [f"# {stage} up to {rows_up_to} rows: keep the table's tile (time/floor {best.mean:.3f})", ""]
             continue
-        tile = ", ".join(f"{name} = {best.tile[name]}" for name in order if name in best.tile)
+        # JSON writes ints and bools as TOML does.
+        tile = ", ".join(f"{name} = {json.dumps(best.tile[name])}" for name in order if name in best.tile)
         lines += [
             f"# time/floor {best.mean:.3f}, the table's tile {current.mean:.3f}: "
             + "; ".join(f"{case} {ratio:.2f}" for case, ratio in best.ratios.items()),
             f"[[{stage}]]",
             f"itemsize = {itemsize}",
             f"rows_up_to = {rows_up_to}",
+            *([] if depth_up_to is None else [f"depth_up_to = {depth_up_to}"]),
             f"shared_memory = {shared_memory(stage, best.tile, itemsize)}",
             f"tile = {{ {tile} }}",
             "",
         ]
     return "\n".join(lines)
+
+
+def _class_of(score: Score) -> tuple[str, int, int | None]:
+    return score.stage, score.rows_up_to, score.depth_up_to

@@ -21,6 +21,9 @@ from moe_conformance.trial import Trial
 
 torch.set_num_threads(1)
 
+# The benchmarks are not part of the distribution. Appended: an installed package stays the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 
 def _import_path() -> str:
     """Where this process finds the two packages, for a subprocess that stands in another folder."""

@@ -16,13 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from rich.console import Console
-
-# The benchmarks are not part of the distribution. Appended: an installed package stays the one that is tested.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import check, dtypes, floor, peers, plots, report, traffic, tune, workloads
+from benchmarks import check, dtypes, floor, peers, plots, report, traffic, workloads
 from benchmarks.cli import main
 from benchmarks.competitors import NAMES, installed, route
 from benchmarks.floor import Ceilings
@@ -32,6 +26,8 @@ from benchmarks.results import Case, Measured, Results
 from benchmarks.run import Options, run
 from benchmarks.suite import SuiteRun, compile_share
 from benchmarks.timing import Clock, Deadline, NotCapturable, Repeats, Sample
+from click.testing import CliRunner
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = workloads.published_ceilings()[1]
@@ -415,27 +411,6 @@ def test_the_profilers_table_is_summed_over_kernels_and_directions():
     )
     assert traffic.parse(text) == pytest.approx(1200.5e6 + 500e3 + 7)
     assert traffic.parse("==ERROR== ERR_NVGPUCTRPERM") is None
-
-
-def test_the_tuner_proposes_the_best_candidate_that_ran():
-    current = tune.Score("down", 16, {}, {"a T=1": 2.0}, current=True)
-    tile = {"block_m": 16, "block_n": 64, "block_k": 128, "group_m": 1, "num_warps": 4, "num_stages": 3}
-    better = tune.Score("down", 16, tile, {"a T=1": 1.5})
-    failed = tune.Score("down", 16, {**tile, "num_warps": 8}, {"a T=1": 1.0}, failure="out of resources")
-    text = tune.proposal([current, better, failed], 2)
-    assert "rows_up_to = 16" in text
-    assert "tile = { block_m = 16, block_n = 64, block_k = 128, group_m = 1, num_warps = 4, num_stages = 3 }" in text
-    assert "shared_memory = 65536" in text  # 3 · (16 + 64) · 128 · 2 = 61440
-    assert "keep the table's tile" in tune.proposal([current, failed], 2)
-
-
-def test_candidates_are_tiles():
-    import tritonmoe
-
-    for groups in tune.candidates().values():
-        for group in groups:
-            assert all(tritonmoe.Tile(**tile) for tile in tune.combinations(group["tile"]))
-    assert {"gate_up", "down"} <= set(tune.tunable())
 
 
 def test_the_compilers_share_is_that_of_the_two_runs_that_differ_by_the_cache():
