@@ -27,6 +27,11 @@ EXACT = (
     {"tokens": 37, "hidden": 96, "ffn": 72, "experts": 4, "top_k": 2, "values": "exact", "seed": 4},
     {"tokens": 150, "hidden": 57, "ffn": 41, "experts": 2, "top_k": 2, "values": "exact", "seed": 5},
 )
+# For rows whose programs take turns: the last turn is no whole one, and would be one of crowded experts if it were.
+TURNS = {
+    **{"tokens": 300, "hidden": 72, "ffn": 1544, "experts": 4, "top_k": 1, "seed": 1},
+    "load": {"kind": "zipf", "s": 1.2},
+}
 PROPERTIES = {
     "route": ("route", "route_is_exact"),
     "gate_up": ("gate_up", "gate_up_is_exact"),
@@ -49,17 +54,17 @@ class Count:
         return self.message or ("" if self.passed else "no problem passed")
 
 
-def problems(stage: str, dtype: str) -> Iterator[tuple[str, Problem]]:
-    """The property and the problem of each trial."""
+def problems(stage: str, dtype: str, turn: int = 1) -> Iterator[tuple[str, Problem]]:
+    """The property and the problem of each trial. turn: the row's."""
     ordinary, exact = PROPERTIES[stage]
-    for name, shapes in ((ordinary, SHAPES), (exact, EXACT)):
+    for name, shapes in ((ordinary, SHAPES if turn == 1 else (*SHAPES, TURNS)), (exact, EXACT)):
         for shape in shapes:
             yield name, Problem.model_validate({**shape, "dtype": dtype})
 
 
-def judge_row(stage: str, dtype: str, made: Implementation, backend: Backend, count: Count) -> None:
-    """All problems of one row in one dtype, the row being forced already."""
-    for name, problem in problems(stage, dtype):
+def judge_row(stage: str, dtype: str, made: Implementation, backend: Backend, count: Count, turn: int = 1) -> None:
+    """All problems of one row in one dtype, the row being forced already. turn: the row's."""
+    for name, problem in problems(stage, dtype, turn):
         prop = all_properties()[name]
         trial = make_trial(prop, problem, made, "tritonmoe", backend)
         try:
@@ -88,7 +93,7 @@ def tiles(backend: str) -> None:
         for dtype in DTYPES[row.itemsize] if row.itemsize else ("bf16", "fp16", "fp32"):
             count = Count()
             with forced(row):
-                judge_row(stage_of(row), dtype, made, found, count)
+                judge_row(stage_of(row), dtype, made, found, count, row.tile.turn)
             table.add_row(name_of(row), dtype, str(count.passed), str(count.refused), str(count.failed))
             if complaint := count.complaint():
                 messages.append(f"{name_of(row)}, {dtype}: {complaint}")
