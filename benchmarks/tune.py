@@ -38,19 +38,23 @@ _DIRECT = "_direct"  # stages whose classes count routed rows in all, not rows p
 
 @dataclass(frozen=True, eq=False)
 class Class:
-    """Rows of a stage that share a row of the table, and what may be in it (data/candidates.toml)."""
+    """Rows of a stage that share a row of the table, and what may be in it (data/candidates.toml).
+
+    depth_above: shapes of at most this F belong to a class before it.
+    """
 
     stage: str
     rows_up_to: int
     rows: tuple[int, ...]
     tiles: tuple[dict[str, Any], ...]
     depth_up_to: int | None = None
+    depth_above: int = 0
 
     def tokens(self, layer: Layer) -> list[int]:
         """The token counts at which an expert, or all of them for a direct stage, gets `rows` rows on average; those
         that the forward would take to this stage."""
         shape, direct = layer.shape, self.stage.endswith(_DIRECT)
-        if self.depth_up_to is not None and shape.ffn > self.depth_up_to:
+        if shape.ffn <= self.depth_above or (self.depth_up_to is not None and shape.ffn > self.depth_up_to):
             return []
         found = dict.fromkeys(max(1, (rows if direct else rows * shape.experts) // shape.top_k) for rows in self.rows)
         return [tokens for tokens in found if not direct or _direct_tiles(layer, tokens) is not None]
@@ -80,11 +84,14 @@ class Score:
 def candidates() -> tuple[Class, ...]:
     """The classes of candidates.toml, in the order of the file."""
     data = tomllib.loads(files("benchmarks").joinpath("data/candidates.toml").read_text(encoding="utf-8"))
-    return tuple(
-        Class(stage, each["rows_up_to"], tuple(each["rows"]), combinations(each["tiles"]), each.get("depth_up_to"))
-        for stage, classes in data.items()
-        for each in classes
-    )
+    found: list[Class] = []
+    for stage, classes in data.items():
+        for each in classes:
+            up_to, depth = each["rows_up_to"], each.get("depth_up_to")
+            shallower = [c.depth_up_to or 0 for c in found if (c.stage, c.rows_up_to) == (stage, up_to)]
+            tiles = combinations(each["tiles"])
+            found.append(Class(stage, up_to, tuple(each["rows"]), tiles, depth, max(shallower, default=0)))
+    return tuple(found)
 
 
 def combinations(lists: Sequence[dict[str, list[Any]]]) -> tuple[dict[str, Any], ...]:
@@ -220,11 +227,12 @@ def proposal(scores: list[Score], itemsize: int) -> str:
         group = [score for score in scores if _class_of(score) == (stage, rows_up_to, depth_up_to)]
         current = next(score for score in group if score.current)
         best = min(group, key=lambda score: score.mean)
+        title = f"{stage} up to {rows_up_to} rows" + ("" if depth_up_to is None else f", F up to {depth_up_to}")
         if best.mean == float("inf"):
-            lines += [f"# {stage} up to {rows_up_to} rows: nothing was timed", ""]
+            lines += [f"# {title}: nothing was timed", ""]
             continue
         if best.current:
-            lines += [f"# {stage} up to {rows_up_to} rows: keep the table's tile (time/floor {best.mean:.3f})", ""]
+            lines += [f"# {title}: keep the table's tile (time/floor {best.mean:.3f})", ""]
             continue
         # JSON writes ints and bools as TOML does.
         tile = ", ".join(f"{name} = {json.dumps(best.tile[name])}" for name in order if name in best.tile)

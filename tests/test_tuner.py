@@ -41,6 +41,9 @@ def test_classes_that_differ_by_depth_have_a_row_each():
     first, second = tomllib.loads(tune.proposal(scores, 2))["down_direct"]
     assert first["depth_up_to"] == 1024
     assert "depth_up_to" not in second
+    kept = tune.proposal([score for score in scores if score.current], 2)
+    assert "# down_direct up to 256 rows, F up to 1024: keep" in kept
+    assert "# down_direct up to 256 rows: keep" in kept
 
 
 def test_candidates_are_tiles_of_stages_in_the_table():
@@ -50,7 +53,7 @@ def test_candidates_are_tiles_of_stages_in_the_table():
 
 
 def test_the_tables_first_choices_are_among_the_candidates():
-    """Else a run of the tuner could not find what the table has. First choices: of a device with 200 KiB, 16 bits."""
+    """Else a run of the tuner could not find what the table has. First choices: of a device with 224 KiB, 16 bits."""
     for each in tune.candidates():
         rows = [
             row
@@ -71,6 +74,14 @@ def test_classes_of_direct_stages_are_timed_where_the_forward_takes_them():
         rows * TINY.experts // TINY.top_k for rows in (8, 4096)
     ]
     assert tune.Class("down_direct", 24, (8,), (), depth_up_to=TINY.ffn - 1).tokens(layer) == []
+    assert tune.Class("down_direct", 24, (8,), (), depth_above=TINY.ffn).tokens(layer) == []
+
+
+def test_a_shape_belongs_to_one_class_by_its_depth():
+    classes = [each for each in tune.candidates() if each.stage == "down_direct"]
+    for up_to in {each.rows_up_to for each in classes}:
+        bounds = [(each.depth_above, each.depth_up_to) for each in classes if each.rows_up_to == up_to]
+        assert bounds == [(0, 1024), (1024, None)]
 
 
 def test_a_stage_is_the_same_with_any_tile():
